@@ -1,0 +1,36 @@
+# Every target sets up .venv itself; nothing is installed globally.
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+
+.PHONY: venv demo test test-slow check format bench clean
+
+venv: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch .venv/ready
+
+demo: venv            ## the whole story on small models, at most 6 minutes on two cores: demo/report.html
+	$(RUN) mechproc demo --out demo
+
+test: venv            ## the fast tests, at most 5 minutes
+	$(RUN) pytest -q
+
+test-slow: venv       ## the slow tests: whole trainings, the notebook, the demo in small
+	$(RUN) pytest -q -m slow
+
+check: venv           ## every check of the code's form; changes nothing
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) pyright
+
+format: venv
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+bench: venv           ## speed, each figure beside its peer in one run
+	$(RUN) pytest -q -m 'slow or not slow' tests/benchmarks -s
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
