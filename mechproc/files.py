@@ -1,0 +1,50 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from mechproc.errors import StoreError
+
+
+def atomic_write(path: str | Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that readers see the old file or the new one, never a part.
+
+    The bytes go to a temporary file in the same folder, which is flushed to the disk and then renamed. Whatever stops
+    the write, a full disk or Ctrl-C, leaves the old file as it was and the temporary one removed.
+
+    Raises ``StoreError`` when the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write plain JSON values, indented for readers, atomically. NaN and infinity are refused (``ValueError``)."""
+    atomic_write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the new name itself, where the system lets a folder be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
