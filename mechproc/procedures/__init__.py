@@ -1,0 +1,68 @@
+"""Procedures: everything that generates sequences from a rule. Imports numpy only.
+
+``procedures()`` lists them by name, ``get("set")`` is one of them, ``Procedure.from_dict({"kind": "set"})`` reads one
+with its settings. A procedure of one's own is a subclass of ``Procedure`` with a ``kind``; it is known by it at once.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from mechproc.config import nearest
+from mechproc.errors import ConfigError
+from mechproc.procedures.arithmetic import Addition, ReversedAddition
+from mechproc.procedures.base import (
+    BLOCK_ITEMS,
+    SPLITS,
+    UNDEFINED,
+    Block,
+    Example,
+    PairKind,
+    Procedure,
+    Split,
+    show,
+)
+from mechproc.procedures.brackets import KDyck
+from mechproc.procedures.haystack import Haystack
+from mechproc.procedures.lengths import Curriculum, Fixed, LengthDistribution, Uniform
+from mechproc.procedures.sequences import Identity, Set
+
+__all__ = [
+    "BLOCK_ITEMS",
+    "SPLITS",
+    "UNDEFINED",
+    "Addition",
+    "Block",
+    "Curriculum",
+    "Example",
+    "Fixed",
+    "Haystack",
+    "Identity",
+    "KDyck",
+    "LengthDistribution",
+    "PairKind",
+    "Procedure",
+    "ReversedAddition",
+    "Set",
+    "Split",
+    "Uniform",
+    "get",
+    "procedures",
+    "show",
+]
+
+_SHIPPED: tuple[type[Procedure], ...] = (Identity, Set, KDyck, Haystack, Addition, ReversedAddition)
+
+
+def procedures() -> dict[str, type[Procedure]]:
+    """Every known procedure by its kind: those that come with mechproc, in a fixed order, then those defined since."""
+    known = {procedure.kind: procedure for procedure in _SHIPPED}
+    return known | {kind: cast(type[Procedure], member) for kind, member in (Procedure.family or {}).items()}
+
+
+def get(name: str) -> type[Procedure]:
+    """The procedure called ``name``; a ``ConfigError`` that names the nearest where there is none."""
+    known = procedures()
+    if name not in known:
+        raise ConfigError(f"procedure = {name!r} is not allowed: one of {', '.join(known)}{nearest(name, known)}")
+    return known[name]

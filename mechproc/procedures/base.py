@@ -1,0 +1,344 @@
+"""What a procedure is: a rule that generates sequences and knows everything about them.
+
+Rules (pretrained on) and tasks (tested on) are the same kind of thing. A subclass must say how contents are drawn
+(``_draw``), where the loss is (``_scored``) and what follows from what (``oracle``). It may say what holds at each
+position (``_latents``), where heads should look (``target_masks``) and how to change an item in one respect
+(``_perturbed``). Splits, blocks, ceilings, control labels and minimal pairs follow from that. numpy only.
+
+Three promises hold for every procedure:
+
+- a block of items is a pure function of (procedure, seed, split, block index, curriculum stage);
+- an item of one split never equals an item of another: the split is decided by the item's content. Within a split,
+  items of a small space repeat;
+- everything said about an item (latents, scored positions, legal symbols) is computed from its tokens alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from mechproc.config import Config, nearest
+from mechproc.errors import ConfigError, require
+from mechproc.procedures.block import UNDEFINED, Block
+from mechproc.procedures.lengths import LengthDistribution
+
+BLOCK_ITEMS = 1024
+"""Items in one block."""
+SPLITS = {"test": 1 / 16, "validation": 1 / 16, "train": 14 / 16}
+"""The share of a procedure's space that falls into each split."""
+Split = Literal["train", "validation", "test"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A worked example: one table that the generator, the documentation and the tests read."""
+
+    text: str
+    """The whole item in token names."""
+    scored: str
+    """The tokens that are predicted, in order (under the ``correct`` protocol)."""
+    latents: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """Some latents by position, ``UNDEFINED`` included."""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings under which the example holds, over the procedure's ``small`` ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PairKind:
+    """A kind of minimal pair: two items that differ in one respect."""
+
+    description: str
+    changes: tuple[str, ...]
+    """Latents that differ somewhere in every pair."""
+    holds: tuple[str, ...]
+    """Latents that are equal at every position of every pair."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Procedure(Config, ABC):
+    """Base of all procedures; see the module's docstring. ``kind`` is the procedure's name."""
+
+    family: ClassVar[dict[str, type[Config]] | None] = {}
+    version: ClassVar[str] = "1.0.0"
+    """Semantic version of what is generated: raised whenever any token, latent or scored position changes."""
+    latent_names: ClassVar[dict[str, str]] = {}
+    """Each latent with one line that says what it is and where it has a value."""
+    mask_names: ClassVar[dict[str, str]] = {}
+    """Each attention target with one line: from which queries to which keys."""
+    pair_kinds: ClassVar[dict[str, PairKind]] = {}
+    length_unit: ClassVar[str] = "symbols"
+    """What a length counts."""
+    small: ClassVar[dict[str, Any]] = {}
+    """Settings under which an item fits on a line: those of the worked examples, of ``mechproc show`` and of tests."""
+    examples: ClassVar[tuple[Example, ...]] = ()
+
+    lengths: LengthDistribution
+
+    # ---- what a subclass defines -----------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def token_names(self) -> tuple[str, ...]:
+        """A readable name for each token, free of spaces, in token order; ``token_names[pad]`` is ``"_"``."""
+
+    @property
+    @abstractmethod
+    def n_ctx(self) -> int:
+        """Width of a block: tokens of the longest item."""
+
+    @abstractmethod
+    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One item of each length: tokens int64 [item, n_ctx] and n_tokens int64 [item]."""
+
+    @abstractmethod
+    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        """bool [item, pos]: where the next token is trained and scored."""
+
+    @abstractmethod
+    def oracle(self, question: list[str]) -> list[str]:
+        """The answer in plain Python, in token names: all that follows ``question``; slow and obvious.
+
+        ``question`` is an item up to its ``answer_start``.
+        """
+
+    # ---- what a subclass may define --------------------------------------------------------------------------------
+
+    def answer_start(self, block: Block) -> np.ndarray:
+        """Where the answer of each item starts, int64 [item]: from there on the tokens before decide every token.
+
+        By default the first token that is scored; a rule that leaves a choice there says otherwise.
+        """
+        return block.scored.argmax(axis=1) + 1
+
+    def next_probabilities(self, block: Block) -> np.ndarray:
+        """P(next token | tokens so far) under the rule itself, float64 [item, pos, d_vocab].
+
+        Rows of scored positions sum to one; what stands in the others is not defined. The rule's own length
+        distribution (its last stage) is taken as known. By default what ``oracle`` says, item by item and therefore
+        slowly.
+        """
+        probabilities = np.zeros((*block.tokens.shape, self.d_vocab))
+        starts = self.answer_start(block).tolist()
+        for i in np.flatnonzero(block.scored.any(axis=1)).tolist():
+            question = [self.token_names[t] for t in block.tokens[i, : starts[i]].tolist()]
+            for p, name in enumerate(self.oracle(question), starts[i] - 1):
+                probabilities[i, p, self._token_of[name]] = 1.0
+        return probabilities
+
+    def baselines(self, block: Block) -> dict[str, float]:
+        """Token accuracy (0 to 1, over the scored tokens of ``block``) of predictors that do not know the rule."""
+        targets = block.targets[block.scored]
+        return {"the most frequent token": float(np.bincount(targets).max() / len(targets))}
+
+    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+        """The latents named in ``latent_names``, each int64 [item, pos]; ``UNDEFINED`` in the padding."""
+        return {}
+
+    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+        """Where a head that plays the named part looks: bool [item, query, key] for each name in ``mask_names``."""
+        return {}
+
+    def _perturbed(
+        self, kind: str, rng: np.random.Generator, block: Block
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A random corrupt partner of each item for a kind of ``pair_kinds``: tokens, n_tokens, and which items have
+        a partner at all (bool [item])."""
+        raise NotImplementedError
+
+    # ---- what follows from it --------------------------------------------------------------------------------------
+
+    @classmethod
+    def small_version(cls, **settings: Any) -> Self:
+        """The procedure with its ``small`` settings, ``settings`` over them."""
+        return cls(**{**cls.small, **settings})
+
+    @property
+    def d_vocab(self) -> int:
+        """Number of tokens, the padding included."""
+        return len(self.token_names)
+
+    @property
+    def pad(self) -> int:
+        """The padding token; 0 in every procedure."""
+        return 0
+
+    @functools.cached_property
+    def _token_of(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.token_names)}
+
+    def annotate(self, tokens: np.ndarray, n_tokens: np.ndarray) -> Block:
+        """The block that these tokens are: latents and scored positions computed from the tokens alone."""
+        return Block(tokens, n_tokens, self._scored(tokens, n_tokens), self._latents(tokens, n_tokens))
+
+    def encode(self, texts: list[str]) -> Block:
+        """Items, or their first part, written in token names with spaces between, such as ``"a b | a b"``.
+
+        An item that breaks the rule is refused; ``annotate`` takes any tokens.
+        """
+        rows = []
+        for text in texts:
+            names = text.split()
+            for name in names:
+                if name not in self._token_of:
+                    hint = nearest(name, self._token_of)
+                    raise ConfigError(f"token {name!r} is not a token of {self.kind}{hint}")
+            require(len(names) <= self.n_ctx, "item", text, f"at most {self.n_ctx} tokens")
+            rows.append([self._token_of[n] for n in names])
+        tokens = np.full((len(rows), self.n_ctx), self.pad, dtype=np.int64)
+        for row, ids in zip(tokens, rows, strict=True):
+            row[: len(ids)] = ids
+        block = self.annotate(tokens, np.array([len(r) for r in rows], dtype=np.int64))
+        inside = np.arange(self.n_ctx) + 1 < block.n_tokens[:, None]
+        targets = np.maximum(block.targets, 0)[..., None]
+        broken = block.scored & inside & ~np.take_along_axis(self.legal_next(block), targets, axis=-1)[..., 0]
+        for item, position in np.argwhere(broken)[:1].tolist():
+            name = texts[item].split()[position + 1]
+            reason = f"{name!r} may not stand at position {position + 1}"
+            raise ConfigError(f"item {texts[item]!r} breaks the rule of {self.kind}: {reason}")
+        return block
+
+    def decode(self, block: Block) -> list[str]:
+        """Each item in token names, without its padding."""
+        return [
+            " ".join(self.token_names[t] for t in row[:n])
+            for row, n in zip(block.tokens.tolist(), block.n_tokens.tolist(), strict=True)
+        ]
+
+    def split_of(self, tokens: np.ndarray) -> np.ndarray:
+        """The split (index into ``SPLITS``) that each item belongs to by its content, int64 [item]."""
+        edges = np.cumsum(list(SPLITS.values()))[:-1]
+        return np.searchsorted(edges, _content_hash(tokens) / 2.0**64, side="right")
+
+    def block(self, seed: int, split: Split, index: int, stage: int | None = None) -> Block:
+        """Block ``index`` of ``BLOCK_ITEMS`` items: a pure function of its arguments and the procedure."""
+        require(split in SPLITS, "split", split, f"one of {', '.join(SPLITS)}")
+        require(index >= 0, "index", index, "0 or more")
+        stage = self.lengths.n_stages - 1 if stage is None else stage
+        rng = _generator(self.kind, self.version, int(seed), split, int(index), int(stage))
+        return self.annotate(*self._draw_split(rng, split, stage))
+
+    def items(self, n: int, *, seed: int = 0, split: Split = "test", start: int = 0, stage: int | None = None) -> Block:
+        """Items ``start`` to ``start + n`` of the endless stream that the blocks of (seed, split, stage) make."""
+        require(n >= 1, "n", n, "at least 1")
+        require(start >= 0, "start", start, "0 or more")
+        first, last = start // BLOCK_ITEMS, (start + n - 1) // BLOCK_ITEMS
+        whole = Block.join([self.block(seed, split, i, stage) for i in range(first, last + 1)])
+        return whole.take(slice(start - first * BLOCK_ITEMS, start - first * BLOCK_ITEMS + n))
+
+    def legal_next(self, block: Block) -> np.ndarray:
+        """Symbols that may follow, bool [item, pos, d_vocab]; all False where nothing is scored."""
+        return (self.next_probabilities(block) > 0) & block.scored[..., None]
+
+    def ceiling(self, block: Block) -> float:
+        """Best attainable token accuracy on ``block``, 0 to 1: expected of a predictor that guesses the rule's mode."""
+        total = 0.0
+        for start in range(0, len(block), 256):  # the probabilities of all items at once can take gigabytes
+            part = block.take(slice(start, start + 256))
+            total += float(self.next_probabilities(part).max(axis=-1)[part.scored].sum())
+        return total / int(block.scored.sum())
+
+    def control_labels(self, block: Block, latent: str, seed: int = 0) -> np.ndarray:
+        """Labels for a control probe (Hewitt and Liang 2019): a random value for each token, fixed by ``seed``.
+
+        int64 [item, pos]; the values are drawn from those that ``latent`` takes in ``block``, with its frequencies, and
+        are undefined where it is. A probe that learns these as well as the latent shows its own capacity only.
+        """
+        if latent not in block.latents:
+            known = ", ".join(block.latents)
+            raise ConfigError(f"latent {latent!r} is not one of {known}{nearest(latent, block.latents)}")
+        values = block.latents[latent]
+        defined = values != UNDEFINED
+        pool = np.sort(values[defined])
+        require(len(pool) > 0, "latent", latent, "a latent with a value somewhere in the block")
+        rng = _generator("control", latent, int(seed))
+        label_of_token = pool[rng.integers(0, len(pool), size=self.d_vocab)]
+        return np.where(defined, label_of_token[block.tokens], UNDEFINED)
+
+    def minimal_pairs(self, kind: str, n: int, *, seed: int = 0, split: Split = "test") -> tuple[Block, Block]:
+        """``n`` pairs (clean, corrupt) of one kind; row i of one is the partner of row i of the other."""
+        if kind not in self.pair_kinds:
+            known = ", ".join(self.pair_kinds) + nearest(kind, self.pair_kinds)
+            raise ConfigError(f"pair kind {kind!r} of {self.kind} is not one of {known}")
+        require(n >= 1, "n", n, "at least 1")
+        rng = _generator("pairs", self.kind, self.version, kind, int(seed), split)
+        clean, corrupt, found, index = [], [], 0, 0
+        # A kind that gives less than one pair in a hundred items is not worth the wait.
+        while found < n and BLOCK_ITEMS * index < 100 * n + 16 * BLOCK_ITEMS:
+            block = self.block(seed, split, index)
+            partner, exists = self._partners(kind, rng, block, split)
+            clean.append(block.take(exists))
+            corrupt.append(partner.take(exists))
+            found, index = found + int(exists.sum()), index + 1
+        if found < n:
+            seen = f"{found} in {index * BLOCK_ITEMS} items"
+            raise ConfigError(
+                f"{n} pairs of kind {kind!r} are not to be had from {self.kind} with these settings: {seen}"
+            )
+        return Block.join(clean).take(slice(n)), Block.join(corrupt).take(slice(n))
+
+    def _partners(self, kind: str, rng: np.random.Generator, block: Block, split: str) -> tuple[Block, np.ndarray]:
+        """A partner for each item from the item's own split, and which items got one."""
+        tokens, n_tokens = block.tokens.copy(), block.n_tokens.copy()
+        exists = np.zeros(len(block), dtype=bool)
+        for _ in range(16):  # the test split is a sixteenth of the space: most partners fall outside
+            missing = np.flatnonzero(~exists)
+            if len(missing) == 0:
+                break
+            candidates, candidates_n, possible = self._perturbed(kind, rng, block.take(missing))
+            if not possible.any():
+                break
+            good = possible & (self.split_of(candidates) == list(SPLITS).index(split))
+            tokens[missing[good]], n_tokens[missing[good]] = candidates[good], candidates_n[good]
+            exists[missing[good]] = True
+        return self.annotate(tokens, n_tokens), exists
+
+    def _draw_split(self, rng: np.random.Generator, split: str, stage: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """A block's worth of items drawn from the rule, those of other splits left out."""
+        wanted = list(SPLITS).index(split)
+        tokens: list[np.ndarray] = []
+        n_tokens: list[np.ndarray] = []
+        missing = BLOCK_ITEMS
+        for _ in range(32):
+            candidates = int(missing / SPLITS[split] * 1.1) + 32
+            drawn, drawn_n = self._draw(rng, self.lengths.draw(rng, candidates, stage))
+            kept = np.flatnonzero(self.split_of(drawn) == wanted)[:missing]
+            tokens.append(drawn[kept])
+            n_tokens.append(drawn_n[kept])
+            missing -= len(kept)
+            if missing == 0:
+                return np.concatenate(tokens), np.concatenate(n_tokens)
+        raise ConfigError(f"{self.kind} with these settings has too few different items: the {split} split is empty")
+
+
+def show(procedure: Procedure, n: int = 3) -> str:
+    """The first ``n`` test items in token names, one a line, the scored tokens in square brackets."""
+    block = procedure.items(n)
+    lines = []
+    for row, count, scored in zip(block.tokens, block.n_tokens, block.scored, strict=True):
+        names = [procedure.token_names[t] for t in row]
+        end = max(int(count), int(np.flatnonzero(scored).max(initial=-1)) + 2)
+        lines.append(" ".join(f"[{names[p]}]" if p and scored[p - 1] else names[p] for p in range(end)))
+    return "\n".join(lines)
+
+
+def _generator(*key: object) -> np.random.Generator:
+    entropy = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "little")
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+def _content_hash(tokens: np.ndarray) -> np.ndarray:
+    """64 well-mixed bits for each row (splitmix64 over the columns); padding at the end changes nothing."""
+    state = np.full(len(tokens), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for column in tokens.astype(np.uint64).T:
+            mixed = state ^ (column * np.uint64(0xD1342543DE82EF95))
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = np.where(column == 0, state, mixed ^ (mixed >> np.uint64(31)))
+    return state
