@@ -1,0 +1,68 @@
+"""The shape of a model. Names are TransformerLens's."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from mechproc.config import Config
+from mechproc.errors import require
+
+MODEL_VERSION = "1.0.0"
+"""Semantic version of what a config and a state mean together: raised when logits or initialisation change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Config):
+    """A GPT-2-shaped decoder: pre-LayerNorm, learned positions, causal attention scaled by 1/sqrt(d_head)."""
+
+    n_layers: int
+    n_heads: int
+    d_model: int
+    n_ctx: int
+    """Most positions the model can read."""
+    d_vocab: int
+    """Input tokens and output logits; with ``input="vectors"``, output logits only."""
+    d_head: int | None = None
+    """Width of a head; ``None`` stands for d_model / n_heads."""
+    d_mlp: int | None = None
+    """Width of an MLP; ``None`` stands for 4 d_model; 0 for a model without MLPs."""
+    act_fn: Literal["gelu_new", "gelu", "relu"] = "gelu_new"
+    normalization_type: Literal["LN"] | None = "LN"
+    """``None``: no LayerNorm anywhere, the final one included."""
+    eps: float = 1e-5
+    """Added to the variance in LayerNorm."""
+    tied_embeddings: bool = False
+    """The unembedding is the transposed token embedding (one tensor, which the ``embed`` part owns)."""
+    unembed_bias: bool = False
+    input: Literal["tokens", "vectors"] = "tokens"
+    """``vectors``: the input is float [batch, pos, d_input], embedded by ``x @ W_E``."""
+    d_input: int | None = None
+    init_std: float = 0.02
+    """GPT-2 initialisation: normal with this deviation, W_O and W_out divided by sqrt(2 n_layers)."""
+
+    def __post_init__(self) -> None:
+        for name, low in [("n_layers", 1), ("n_heads", 1), ("d_model", 1), ("n_ctx", 1), ("d_vocab", 2)]:
+            require(getattr(self, name) >= low, name, getattr(self, name), f"at least {low}")
+        if self.d_head is None:
+            require(
+                self.d_model % self.n_heads == 0,
+                "n_heads",
+                self.n_heads,
+                f"a divisor of d_model = {self.d_model}, or give d_head",
+            )
+            object.__setattr__(self, "d_head", self.d_model // self.n_heads)
+        if self.d_mlp is None:
+            object.__setattr__(self, "d_mlp", 4 * self.d_model)
+        require((self.d_head or 0) >= 1, "d_head", self.d_head, "at least 1")
+        require((self.d_mlp or 0) >= 0, "d_mlp", self.d_mlp, "0 (no MLPs) or more")
+        require(self.eps > 0, "eps", self.eps, "above 0")
+        require(self.init_std > 0, "init_std", self.init_std, "above 0")
+        vectors = self.input == "vectors"
+        require((self.d_input is not None) == vectors, "d_input", self.d_input, "given exactly when input is 'vectors'")
+        require(not (vectors and self.tied_embeddings), "tied_embeddings", True, "False when input is 'vectors'")
+
+    @property
+    def attn_only(self) -> bool:
+        """True when there are no MLPs."""
+        return self.d_mlp == 0

@@ -1,0 +1,108 @@
+"""Models on disk: one safetensors file each, the config inside it.
+
+The tensors of a ``State`` stand under their own names. The file's metadata has one entry, ``mechproc``, whose value is
+JSON: ``{"kind": "model", "config": {...}, "metadata": {...}}``. One entry only, so that equal models make equal bytes.
+Nothing here ever reads a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mechproc.config import canonical_json
+from mechproc.errors import ConfigError, StoreError
+from mechproc.files import atomic_write
+from mechproc.model.config import ModelConfig
+from mechproc.model.state import State, check_state
+
+MODEL_FILE = "model.safetensors"
+"""The name of a model's file in a folder."""
+DTYPES = (torch.float32, torch.float64)
+"""What weights may be."""
+
+
+def save_model(path: str | Path, cfg: ModelConfig, state: State, metadata: dict[str, Any] | None = None) -> Path:
+    """Write a model atomically and return its file; ``load_model`` is the inverse, bit for bit.
+
+    ``path`` names the file, or a folder that exists, which gets a ``model.safetensors``. ``metadata`` is any JSON
+    object. Raises ``StoreError`` when the weights do not fit ``cfg`` or the file cannot be written.
+    """
+    path = _file(path)
+    check_state(state, cfg, source=str(path))
+    _check_dtypes(state, path)
+    write_tensors(path, state, {"kind": "model", "config": cfg.to_dict(), "metadata": metadata or {}})
+    return path
+
+
+def load_model(path: str | Path) -> tuple[ModelConfig, State, dict[str, Any]]:
+    """Read a model: its config, its weights and the metadata it was saved with.
+
+    Raises ``StoreError`` for whatever is not a whole model. Weights that are not finite are loaded with a
+    ``RuntimeWarning`` that names the first such tensor: a model that went wrong can be looked at, not overlooked.
+    """
+    path = _file(path)
+    state, header = read_tensors(path)
+    if header.get("kind") != "model" or not isinstance(header.get("metadata"), dict):
+        raise StoreError(f"{path} does not hold a model (kind = {header.get('kind')!r})")
+    try:
+        cfg = ModelConfig.from_dict(header.get("config"), where="config")
+    except ConfigError as error:
+        raise StoreError(f"{path}: {error}") from error
+    if cfg.n_layers > len(state):  # before the names of that many layers are spelled out
+        raise StoreError(f"{path}: n_layers = {cfg.n_layers}, but the file has {len(state)} tensors")
+    check_state(state, cfg, source=str(path))
+    _check_dtypes(state, path)
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            warnings.warn(f"{path}: {name} has values that are not finite", RuntimeWarning, stacklevel=2)
+            break
+    return cfg, state, header["metadata"]
+
+
+def write_tensors(path: str | Path, tensors: State, header: dict[str, Any]) -> None:
+    """Write named tensors and a JSON object as one safetensors file, atomically."""
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    atomic_write(path, save(copies, {"mechproc": canonical_json(header)}))
+
+
+def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
+    """What ``write_tensors`` wrote; ``StoreError`` for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("mechproc")
+            if text is None:
+                raise StoreError(f"{path} is a safetensors file, but not one of mechproc's (no 'mechproc' metadata)")
+            # clones, because tensors still backed by the file would change or crash with it
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        header = json.loads(text)
+    except StoreError:
+        raise
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist") from error
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, RecursionError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StoreError(f"{path} cannot be read as safetensors: {reason}") from error
+    if not isinstance(header, dict):
+        raise StoreError(f"{path}: the 'mechproc' metadata is not a JSON object")
+    return tensors, header
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path / MODEL_FILE if path.is_dir() else path
+
+
+def _check_dtypes(state: State, path: Path) -> None:
+    allowed = next(iter(state.values())).dtype
+    for name, tensor in state.items():
+        if tensor.dtype not in DTYPES or tensor.dtype != allowed:
+            raise StoreError(f"{path}: tensor {name} is {tensor.dtype}; all must be float32, or all float64")
