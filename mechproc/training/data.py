@@ -1,0 +1,73 @@
+"""What a training reads: batches that are a pure function of (procedure, seed, stage, step)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mechproc.procedures.base import BLOCK_ITEMS, Block, Procedure, Split
+
+EVALUATION_BATCH = 256
+"""Items that are evaluated at once; small enough for the cache."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Items as the forward pass reads them, with what is scored."""
+
+    inputs: Int[Tensor, "batch pos"]
+    """Tokens, up to the last one from which something is predicted."""
+    positions: Int[Tensor, "batch scored"]
+    """Where predictions are made, left-aligned in each item."""
+    targets: Int[Tensor, "batch scored"]
+    """The tokens to predict."""
+    real: Bool[Tensor, "batch scored"]
+    """False where an item has fewer scored positions than others."""
+
+    @classmethod
+    def of(cls, block: Block) -> Batch:
+        """The batch of all items of ``block``, no wider than it has to be.
+
+        Columns after the last scored position are cut: attention is causal, so they reach no scored prediction.
+        """
+        positions, real = block.positions()
+        targets = np.take_along_axis(block.targets, positions, axis=1)
+        inputs = np.ascontiguousarray(block.tokens[:, : int(positions.max()) + 1])
+        return cls(*(torch.from_numpy(a) for a in (inputs, positions, targets, real)))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+class TrainStream:
+    """The endless training items of one seed, cut into batches: step s has items s B to (s + 1) B of its stage."""
+
+    def __init__(self, procedure: Procedure, seed: int, batch_size: int) -> None:
+        self.procedure, self.seed, self.batch_size = procedure, seed, batch_size
+        self._blocks: dict[tuple[int | None, int], Block] = {}
+
+    def batch(self, step: int, stage: int | None) -> Batch:
+        """The batch of ``step`` when the curriculum is at ``stage`` (``None`` for procedures without one)."""
+        first, end = step * self.batch_size, (step + 1) * self.batch_size
+        needed = [(stage, index) for index in range(first // BLOCK_ITEMS, (end - 1) // BLOCK_ITEMS + 1)]
+        # only the blocks of this batch are kept: the next one needs the last of them, or a new one
+        self._blocks = {key: self._blocks.get(key) or self._make(key) for key in needed}
+        pieces = []
+        for (_, index), block in self._blocks.items():
+            start = index * BLOCK_ITEMS
+            pieces.append(block.take(slice(max(first - start, 0), min(end - start, BLOCK_ITEMS))))
+        return Batch.of(Block.join(pieces) if len(pieces) > 1 else pieces[0])
+
+    def _make(self, key: tuple[int | None, int]) -> Block:
+        stage, index = key
+        return dataclasses.replace(self.procedure.block(self.seed, "train", index, stage), latents={})
+
+
+def evaluation_batches(procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> list[Batch]:
+    """The first ``n_items`` of a split, which are the same for every training: always those of seed 0."""
+    items = procedure.items(n_items, seed=0, split=split, stage=stage)
+    return [Batch.of(items.take(slice(i, i + EVALUATION_BATCH))) for i in range(0, n_items, EVALUATION_BATCH)]

@@ -1,0 +1,50 @@
+"""Teacher-forced scores of a model on items that it is not trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from mechproc.model.config import ModelConfig
+from mechproc.model.forward import forward, loss_and_correct
+from mechproc.model.state import State
+from mechproc.training.data import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """How well items were predicted: the true tokens are always given up to the one that is predicted."""
+
+    loss: float
+    """Mean cross-entropy over the scored tokens, in nats."""
+    n_correct: np.ndarray
+    """int64 [item]: scored tokens that were the most probable prediction."""
+    n_scored: np.ndarray
+    """int64 [item]: scored tokens."""
+
+    @property
+    def token_accuracy(self) -> float:
+        """The share of the scored tokens that is predicted, from 0 to 1."""
+        return float(self.n_correct.sum() / self.n_scored.sum())
+
+    @property
+    def item_accuracy(self) -> float:
+        """The share of the items of which every scored token is predicted, from 0 to 1."""
+        return float((self.n_correct == self.n_scored).mean())
+
+
+@torch.no_grad()
+def evaluate(state: State, cfg: ModelConfig, batches: Iterable[Batch]) -> Score:
+    """Score a model without dropout; items come in the order of ``batches``."""
+    total, correct, scored = 0.0, [], []
+    for batch in batches:
+        logits = forward(state, cfg, batch.inputs, batch.positions)
+        loss, hits = loss_and_correct(logits, batch.targets, batch.real)
+        total += float(loss) * int(batch.real.sum())
+        correct.append(hits.sum(1).numpy())
+        scored.append(batch.real.sum(1).numpy())
+    n_scored = np.concatenate(scored)
+    return Score(total / float(n_scored.sum()), np.concatenate(correct), n_scored)

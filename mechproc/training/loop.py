@@ -1,0 +1,225 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from mechproc.config import digest
+from mechproc.errors import StoreError, require
+from mechproc.model.config import MODEL_VERSION, ModelConfig
+from mechproc.model.state import State, check_state
+from mechproc.procedures.base import Procedure
+from mechproc.procedures.lengths import Curriculum
+from mechproc.training.config import TrainingConfig
+from mechproc.training.data import TrainStream, evaluation_batches
+from mechproc.training.engine import Engine, ReferenceEngine
+from mechproc.training.evaluate import Score, evaluate
+from mechproc.training.optimizer import Frozen
+from mechproc.training.schedule import checkpoint_steps, learning_rate
+from mechproc.training.sinks import Course, MemorySink, ResumePoint, Sink
+
+Progress = Callable[[int, int, float, float], None]
+"""Told after each step: steps done, steps in all, the step's loss (nats), seconds left if nothing stops it before."""
+Stopped = Literal["steps", "patience", "accuracy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """A finished training."""
+
+    state: State
+    """The final weights, which are the last ones and not the best ones."""
+    steps: int
+    """Updates made."""
+    stage: int
+    """Curriculum stages passed."""
+    stopped: Stopped
+    """Why it ended: all steps made, no better validation for too long, or the accuracy asked for reached."""
+    test: Score
+    """On the first ``n_test`` test items of the procedure's full range of lengths."""
+
+
+def train(
+    procedure: Procedure,
+    cfg: ModelConfig,
+    state: State,
+    training: TrainingConfig,
+    seed: int,
+    *,
+    sink: Sink | None = None,
+    frozen: Frozen | None = None,
+    progress: Progress | None = None,
+    engine: Callable[..., Engine] = ReferenceEngine,
+    resume_every_s: float = 60.0,
+) -> TrainingResult:
+    """Train ``state``, which is left as it is, on ``procedure``; go on from the sink's resume point if it has one.
+
+    ``seed`` decides training items and dropout; validation and test items are the same for every seed. ``frozen`` says
+    which entries of which tensors never change. A training that is stopped and resumed ends with the same bits as
+    one that was not: rows after the resume point are written again.
+
+    Each validation gives the sink one row: ``step`` (updates made), ``stage`` (of its items), ``train_loss`` and
+    ``gradient_norm`` (means over the updates since the last row, before clipping; ``None`` at step 0),
+    ``learning_rate`` (of the next update), ``loss``, ``token_accuracy`` and ``item_accuracy`` (on the validation items
+    of this stage). Losses are in nats, per scored token.
+
+    Raises ``ConfigError`` before the first step for what cannot work, ``TrainingError`` with the step when loss or
+    gradient is not finite. Ctrl-C takes effect after the current step, once a resume point has been saved.
+    """
+    require(cfg.n_ctx >= procedure.n_ctx, "n_ctx", cfg.n_ctx, f"at least {procedure.n_ctx}, the longest item")
+    require(cfg.d_vocab >= procedure.d_vocab, "d_vocab", cfg.d_vocab, f"at least {procedure.d_vocab}")
+    require(cfg.input == "tokens", "input", cfg.input, "'tokens' for a procedure of tokens")
+    check_state(state, cfg)
+    sink = sink or MemorySink()
+    fingerprint = _fingerprint(procedure, cfg, state, training, seed, frozen)
+    worker = engine(cfg, state, training, seed, frozen)
+    course = _resumed(sink, fingerprint, worker)
+    n_stages = procedure.lengths.n_stages
+    stream = TrainStream(procedure, seed, training.batch_size)
+    validation = _Validation(procedure, cfg, training)
+    checkpoints = frozenset(checkpoint_steps(training))
+    started, first_step = time.monotonic(), course.step
+    saved = started
+
+    with _interrupt_deferred() as interrupted:
+        while True:
+            here, stopped = course, None
+            if course.step in checkpoints:
+                sink.checkpoint(course.step, cfg, worker.weights)
+            if course.step % training.evaluate_every == 0 or course.step == training.steps:
+                score = validation.score(worker.weights, course.stage)
+                sink.row(_row(course, training, score))
+                course, stopped = _judged(course, score.token_accuracy, training, procedure)
+            if stopped or interrupted() or time.monotonic() - saved >= resume_every_s:
+                # as it was before the validation, which is repeated
+                sink.save_resume(ResumePoint(fingerprint, here, worker.snapshot()))
+                saved = time.monotonic()
+            if interrupted():
+                raise KeyboardInterrupt
+            if stopped:
+                break
+            batch = stream.batch(course.step, course.stage if n_stages > 1 else None)
+            loss, norm = worker.step(batch, course.step)
+            course = dataclasses.replace(
+                course, step=course.step + 1, loss_sum=course.loss_sum + loss, norm_sum=course.norm_sum + norm
+            )
+            if progress:
+                per_step = (time.monotonic() - started) / (course.step - first_step)
+                progress(course.step, training.steps, loss, per_step * (training.steps - course.step))
+
+    test = evaluate(worker.weights, cfg, evaluation_batches(procedure, training.n_test, "test"))
+    return TrainingResult(worker.snapshot().weights, course.step, course.stage, stopped, test)
+
+
+class _Validation:
+    """The validation items of the current stage, drawn once."""
+
+    def __init__(self, procedure: Procedure, cfg: ModelConfig, training: TrainingConfig) -> None:
+        self.procedure, self.cfg, self.n_items = procedure, cfg, training.n_validation
+        self.stage = -1
+
+    def score(self, state: State, stage: int) -> Score:
+        if stage != self.stage:
+            of_stage = stage if self.procedure.lengths.n_stages > 1 else None
+            self.stage, self.batches = stage, evaluation_batches(self.procedure, self.n_items, "validation", of_stage)
+        return evaluate(state, self.cfg, self.batches)
+
+
+def _row(course: Course, training: TrainingConfig, score: Score) -> dict[str, float | int | None]:
+    n_updates = course.step - course.last_row_step
+    return {
+        "step": course.step,
+        "stage": course.stage,
+        "train_loss": course.loss_sum / n_updates if n_updates else None,
+        "gradient_norm": course.norm_sum / n_updates if n_updates else None,
+        "learning_rate": learning_rate(training, course.step),
+        "loss": score.loss,
+        "token_accuracy": score.token_accuracy,
+        "item_accuracy": score.item_accuracy,
+    }
+
+
+def _judged(
+    course: Course, accuracy: float, training: TrainingConfig, procedure: Procedure
+) -> tuple[Course, Stopped | None]:
+    """What a validation changes: a new stage, the best accuracy, or the end."""
+    better = course.best is None or accuracy > course.best
+    best, stale = (accuracy, 0) if better else (course.best, course.stale + 1)
+    stage, lengths = course.stage, procedure.lengths
+    on_last_stage = stage == lengths.n_stages - 1
+    if isinstance(lengths, Curriculum) and not on_last_stage and accuracy >= lengths.threshold:
+        stage, best, stale = stage + 1, None, 0  # other items: accuracies cannot be compared
+    after = dataclasses.replace(
+        course,
+        stage=stage,
+        best=best,
+        stale=stale,
+        n_rows=course.n_rows + 1,
+        loss_sum=0.0,
+        norm_sum=0.0,
+        last_row_step=course.step,
+    )
+    if course.step == training.steps:
+        return after, "steps"
+    if on_last_stage and training.stop_at_accuracy is not None and accuracy >= training.stop_at_accuracy:
+        return after, "accuracy"
+    if training.patience is not None and stale >= training.patience:
+        return after, "patience"
+    return after, None
+
+
+def _resumed(sink: Sink, fingerprint: str, engine: Engine) -> Course:
+    """Where the training goes on; the engine and the sink's rows are put back to there."""
+    point = sink.load_resume()
+    if point is None:
+        sink.cut_rows(0)
+        return Course()
+    if point.training != fingerprint:
+        raise StoreError(
+            f"the resume point after step {point.course.step} is of another training: other settings or weights"
+        )
+    engine.restore(point.snapshot, point.course.step)
+    sink.cut_rows(point.course.n_rows)
+    return point.course
+
+
+def _fingerprint(
+    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig, seed: int, frozen: Frozen | None
+) -> str:
+    """The digest of everything that decides the bits of a training, its first weights included."""
+    bits = hashlib.sha256()
+    for tensors in (state, frozen or {}):
+        for name in sorted(tensors):
+            bits.update(name.encode())
+            bits.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    configs = {"procedure": procedure.to_dict(), "model": cfg.to_dict(), "training": training.to_dict()}
+    versions = {"procedure": procedure.version, "model": MODEL_VERSION}
+    return digest({"configs": configs, "versions": versions, "seed": seed, "weights": bits.hexdigest()})
+
+
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C wait: within, it makes the function that is given return True, and stops nothing by itself.
+
+    Where Ctrl-C does not raise ``KeyboardInterrupt`` anyway (another thread than the main one, a handler of the
+    application's own), nothing is changed.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    pressed = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt

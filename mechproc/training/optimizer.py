@@ -1,0 +1,114 @@
+"""AdamW over one flat vector of weights.
+
+A small model has dozens of small tensors, and an optimizer that visits each of them spends its time on the visits. Here
+all weights are slices of one vector and their gradients slices of another, so that clearing, clipping and the update
+are a few operations on the whole (Loshchilov and Hutter 2019). The arithmetic is that of ``torch.optim.AdamW``, whose
+first use would also load seconds' worth of modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechproc.errors import ConfigError, require
+from mechproc.model.state import State
+from mechproc.training.config import TrainingConfig
+
+Frozen = Mapping[str, Bool[Tensor, "..."]]
+"""For some tensors, which of their entries must not change: True is frozen."""
+
+
+def is_decayed(name: str) -> bool:
+    """Weight decay acts on matrices, which are called ``W_*``, and never on biases or LayerNorms."""
+    return name.rsplit(".", 1)[-1].startswith("W_")
+
+
+class AdamW:
+    """The weights of a training, their gradients and their moments.
+
+    ``weights`` are leaf tensors whose ``.grad`` is filled by ``backward``; ``update`` then makes one step. Frozen
+    entries keep their exact bits: their gradients are cleared, so their moments stay zero and they do not count for
+    clipping, and decay does not reach them.
+    """
+
+    def __init__(self, state: State, training: TrainingConfig, frozen: Frozen | None = None) -> None:
+        self.training = training
+        names = sorted(state, key=lambda name: not is_decayed(name))  # stable: the decayed first, in their order
+        self._shapes = {name: state[name].shape for name in names}
+        self._flat = self._flattened(state)
+        self._gradient = torch.zeros_like(self._flat)
+        self._exp_avg, self._exp_avg_sq = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
+        self._n_updates = 0
+        self._decayed = self._flat[: sum(state[name].numel() for name in names if is_decayed(name))]
+        self._frozen = self._flat_mask(frozen) if frozen else None
+        self._first = self._flat.clone() if frozen else self._flat
+        self.weights = self._named(self._flat)
+        for name, gradient in self._named(self._gradient).items():
+            self.weights[name].requires_grad_().grad = gradient
+
+    def clear(self) -> None:
+        """Set all gradients to zero, before ``backward`` adds to them."""
+        self._gradient.zero_()
+
+    @torch.no_grad()
+    def update(self, learning_rate: float) -> float:
+        """Make one step with the gradients that are there; return their norm before clipping.
+
+        Nothing is changed when the norm is not finite.
+        """
+        gradient, (beta1, beta2) = self._gradient, self.training.betas
+        if self._frozen is not None:
+            gradient.masked_fill_(self._frozen, 0.0)
+        norm = gradient.norm().item()
+        if not math.isfinite(norm):
+            return norm
+        clip_norm = self.training.clip_norm
+        if clip_norm is not None and norm > clip_norm:
+            gradient.mul_(clip_norm / norm)
+        self._n_updates += 1
+        self._decayed.mul_(1 - learning_rate * self.training.weight_decay)
+        self._exp_avg.lerp_(gradient, 1 - beta1)
+        self._exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        # Adam's two corrections for moments that started at zero
+        deviation = (self._exp_avg_sq / (1 - beta2**self._n_updates)).sqrt_().add_(self.training.adam_eps)
+        self._flat.addcdiv_(self._exp_avg, deviation, value=-learning_rate / (1 - beta1**self._n_updates))
+        if self._frozen is not None:
+            torch.where(self._frozen, self._first, self._flat, out=self._flat)
+        return norm
+
+    def moments(self) -> tuple[State, State]:
+        """Copies of Adam's first and second moments, named like the weights."""
+        return self._named(self._exp_avg.clone()), self._named(self._exp_avg_sq.clone())
+
+    @torch.no_grad()
+    def load(self, weights: State, exp_avg: State, exp_avg_sq: State, n_updates: int) -> None:
+        """Go on from these weights and moments as after ``n_updates`` updates."""
+        self._flat.copy_(self._flattened(weights))
+        self._exp_avg, self._exp_avg_sq = self._flattened(exp_avg), self._flattened(exp_avg_sq)
+        self._n_updates = n_updates
+
+    def _named(self, flat: Float[Tensor, " n"]) -> State:
+        pieces = flat.split([shape.numel() for shape in self._shapes.values()])
+        return {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
+
+    def _flattened(self, state: State) -> Float[Tensor, " n"]:
+        return torch.cat([state[name].detach().flatten() for name in self._shapes])
+
+    def _flat_mask(self, frozen: Frozen) -> Bool[Tensor, " n"]:
+        for name, mask in frozen.items():
+            if name not in self._shapes:
+                raise ConfigError(f"frozen tensor {name} is not one of this model's")
+            shape = self._shapes[name]
+            require(
+                mask.shape == shape and mask.dtype == torch.bool,
+                f"frozen[{name}]",
+                mask.shape,
+                f"a bool mask of {list(shape)}",
+            )
+        masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in self._shapes.items()} | dict(frozen)
+        return torch.cat([masks[name].flatten() for name in self._shapes])

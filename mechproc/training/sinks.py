@@ -1,0 +1,169 @@
+"""Where a training's records go: to memory, or to a folder that an interrupted training goes on from.
+
+A folder holds
+
+    metrics.jsonl                          one row for each validation, written as it comes
+    checkpoints/step_000123.safetensors    weights after so many updates (see ``mechproc.model.io``)
+    resume.safetensors                     weights, Adam's moments and the place in the training
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from mechproc.config import Config
+from mechproc.errors import StoreError
+from mechproc.files import atomic_write
+from mechproc.model.config import ModelConfig
+from mechproc.model.io import read_tensors, save_model, write_tensors
+from mechproc.model.state import State
+from mechproc.training.engine import Snapshot
+
+Row = dict[str, Any]
+"""One validation; the keys are described at ``mechproc.training.loop.train``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Course(Config):
+    """The place in a training, before what is done at ``step`` is done."""
+
+    step: int = 0
+    """Updates made."""
+    stage: int = 0
+    """Curriculum stages passed."""
+    best: float | None = None
+    """Best validation token accuracy of this stage."""
+    stale: int = 0
+    """Validations since then."""
+    n_rows: int = 0
+    """Rows written."""
+    loss_sum: float = 0.0
+    """Sum of the training losses since the last row, nats."""
+    norm_sum: float = 0.0
+    """Sum of the gradient norms since the last row."""
+    last_row_step: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumePoint:
+    """Everything that an interrupted training needs to go on with the same bits."""
+
+    training: str
+    """Digest of the training that this is a point of; another one cannot go on from here."""
+    course: Course
+    snapshot: Snapshot
+
+
+class Sink(Protocol):
+    """Takes the records of one training as they come."""
+
+    def row(self, row: Row) -> None:
+        """Append one row of metrics."""
+        ...
+
+    def cut_rows(self, n_rows: int) -> None:
+        """Forget all rows but the first ``n_rows``: those after a resume point are written again."""
+        ...
+
+    def checkpoint(self, step: int, cfg: ModelConfig, state: State) -> None:
+        """Keep the weights after ``step`` updates; they change once this has returned."""
+        ...
+
+    def save_resume(self, point: ResumePoint) -> None:
+        """Replace the resume point."""
+        ...
+
+    def load_resume(self) -> ResumePoint | None:
+        """The resume point, if there is one."""
+        ...
+
+
+class MemorySink:
+    """Keeps everything in memory: ``rows``, ``checkpoints`` by step, and the ``resume`` point."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.checkpoints: dict[int, State] = {}
+        self.resume: ResumePoint | None = None
+
+    def row(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def cut_rows(self, n_rows: int) -> None:
+        del self.rows[n_rows:]
+
+    def checkpoint(self, step: int, cfg: ModelConfig, state: State) -> None:
+        self.checkpoints[step] = {name: tensor.detach().clone() for name, tensor in state.items()}
+
+    def save_resume(self, point: ResumePoint) -> None:
+        self.resume = point
+
+    def load_resume(self) -> ResumePoint | None:
+        return self.resume
+
+
+class FolderSink:
+    """Keeps everything in a folder, which is made; see the module's docstring. Errors are ``StoreError``."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.metrics_file = self.folder / "metrics.jsonl"
+        self.resume_file = self.folder / "resume.safetensors"
+        try:
+            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be made: {error.strerror}") from error
+
+    def row(self, row: Row) -> None:
+        try:
+            with self.metrics_file.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise StoreError(f"{self.metrics_file} cannot be written: {error.strerror}") from error
+
+    def rows(self) -> list[Row]:
+        """All rows so far."""
+        try:
+            lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
+            return [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.metrics_file} cannot be read: {error}") from error
+
+    def cut_rows(self, n_rows: int) -> None:
+        lines = self.metrics_file.read_bytes().splitlines(keepends=True) if self.metrics_file.exists() else []
+        if len(lines) < n_rows:
+            raise StoreError(f"{self.metrics_file} has {len(lines)} rows, but the resume point was made after {n_rows}")
+        if len(lines) > n_rows:
+            atomic_write(self.metrics_file, b"".join(lines[:n_rows]))
+
+    def checkpoint(self, step: int, cfg: ModelConfig, state: State) -> None:
+        save_model(self.folder / "checkpoints" / f"step_{step:06d}.safetensors", cfg, state, {"step": step})
+
+    def save_resume(self, point: ResumePoint) -> None:
+        snapshot = {f.name: getattr(point.snapshot, f.name) for f in dataclasses.fields(Snapshot)}
+        tensors = {f"{group}/{name}": t for group, state in snapshot.items() for name, t in state.items()}
+        write_tensors(
+            self.resume_file, tensors, {"kind": "resume", "training": point.training, "course": point.course.to_dict()}
+        )
+
+    def load_resume(self) -> ResumePoint | None:
+        if not self.resume_file.exists():
+            return None
+        tensors, header = read_tensors(self.resume_file)
+        if header.get("kind") != "resume":
+            raise StoreError(f"{self.resume_file} is not a resume point")
+        groups: dict[str, State] = {f.name: {} for f in dataclasses.fields(Snapshot)}
+        try:
+            for key, tensor in tensors.items():
+                group, name = key.split("/")
+                groups[group][name] = tensor
+            return ResumePoint(str(header["training"]), Course.from_dict(header["course"]), Snapshot(**groups))
+        except (KeyError, ValueError) as error:  # ValueError: a name without a group; ConfigError is one too
+            raise StoreError(f"{self.resume_file} is not a whole resume point: {error}") from error
+
+    def clear_resume(self) -> None:
+        """Remove the resume point: the training's results are kept elsewhere now."""
+        self.resume_file.unlink(missing_ok=True)
