@@ -1,0 +1,217 @@
+"""Where heads look: patterns, how much of each head's attention lies on a procedure's targets, before and after.
+
+A head's index means nothing across seeds. Within one run it does: training keeps each head in its place. So heads of
+different seeds are matched by what they do (``match_heads``: by their rank on a target), and heads of one run by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analyses.models import Models, batches, by_seed
+from mechproc.errors import require
+from mechproc.model.hooked import HookedTransformer
+from mechproc.procedures.base import Block
+from mechproc.study.result import Result
+
+MAX_PATTERN_ITEMS = 64
+"""Items whose whole patterns are returned."""
+NOT_USED = (
+    "that the head's output is used, or what it moves: a head can look at the right place and write nothing of use; "
+    "and a head may reach the same end by looking elsewhere"
+)
+
+
+def patterns(model: HookedTransformer, items: Block) -> Result:
+    """Every head's attention on a few items: axes ``layer``, ``head``, ``item``, ``query`` and ``key``.
+
+    Queries on padding are undefined. ``metadata["tokens"]`` has the token numbers of each item, without padding.
+    """
+    require(
+        1 <= len(items) <= MAX_PATTERN_ITEMS,
+        "items",
+        len(items),
+        f"1 to {MAX_PATTERN_ITEMS}; take a few with Block.take",
+    )
+    n_pos = int(items.n_tokens.max())
+    layers = [p.double().cpu().numpy() for _, layer in _patterns(by_seed([model])[0], items) for p in layer]
+    values = np.stack(layers).transpose(0, 2, 1, 3, 4)[..., :n_pos, :n_pos].copy()
+    padding = np.argwhere(np.arange(n_pos) >= items.n_tokens[:, None])
+    for item, query in padding:
+        values[:, :, item, query] = np.nan
+    n_layers, n_heads, n_items = values.shape[:3]
+    sizes = {"layer": n_layers, "head": n_heads, "item": n_items, "query": n_pos, "key": n_pos}
+    return Result(
+        name="attention",
+        values=values,
+        axes=tuple(sizes),
+        coordinates={axis: list(range(n)) for axis, n in sizes.items()},
+        unit="fraction",
+        direction="higher: the query attends more to the key",
+        what_it_does_not_show=f"{NOT_USED}.",
+        undefined=[({"item": int(i), "query": int(q)}, "padding: the item has ended") for i, q in padding],
+        metadata={"tokens": [row[:n] for row, n in zip(items.tokens.tolist(), items.n_tokens.tolist(), strict=True)]},
+    )
+
+
+def scores(
+    models: Models,
+    items: Block,
+    masks: Mapping[str, np.ndarray],
+) -> Result:
+    """The share of its attention that each head puts on each target: axes ``mask``, ``layer``, ``head`` and ``seed``.
+
+    ``masks`` are bool [item, query, key], as ``procedure.target_masks(items)`` gives them. A query counts where its
+    mask has a key; the mean is taken over the counted queries of an item, then over items. ``metadata["uniform"]`` has,
+    for each mask, the score of a head that attends equally to every key it can see: the floor that a score is held
+    against. ``metadata["n_items"]`` says how many items a mask has a query in; a mask without any is undefined.
+
+    Errors: ``ConfigError`` for a mask of another shape, one with a key after its query, or one with a query on padding.
+    """
+    found = by_seed(models)
+    cfg = next(iter(found.values())).cfg
+    require(len(masks) > 0, "masks", dict(masks), "at least one")
+    weights = {name: _weights(name, np.asarray(mask), items) for name, mask in masks.items()}
+    uniform = {name: _uniform(weight) for name, weight in weights.items()}
+    known = [name for name in masks if uniform[name] is not None]
+    values = np.full((len(masks), cfg.n_layers, cfg.n_heads, len(found)), np.nan)
+    for column, model in enumerate(found.values()):
+        sums = {name: np.zeros((cfg.n_layers, cfg.n_heads)) for name in known}
+        for batch, layers in _patterns(model, items):
+            for name in known:
+                weight = torch.from_numpy(weights[name][batch])
+                for layer, pattern in enumerate(layers):
+                    mass = torch.einsum("ihqk,iqk->h", pattern.double().cpu(), weight)
+                    sums[name][layer] += mass.numpy()
+        for row, name in enumerate(masks):
+            if name in known:
+                values[row, :, :, column] = sums[name]
+    empty = [name for name in masks if name not in known]
+    return Result(
+        name="attention on the target",
+        values=values,
+        axes=("mask", "layer", "head", "seed"),
+        coordinates={
+            "mask": list(masks),
+            "layer": list(range(cfg.n_layers)),
+            "head": list(range(cfg.n_heads)),
+            "seed": list(found),
+        },
+        unit="fraction",
+        direction="higher: the head attends more to the target",
+        what_it_does_not_show=f"{NOT_USED}.",
+        undefined=[({"mask": name}, "no query of these items has a target") for name in empty],
+        metadata={
+            "uniform": {name: uniform[name] for name in known},
+            "n_items": {name: int(np.asarray(masks[name]).any(axis=(1, 2)).sum()) for name in masks},
+        },
+    )
+
+
+def match_heads(scores: Result) -> Result:
+    """Heads matched across seeds by what they do: axes ``mask``, ``rank`` (1 is the best head) and ``seed``.
+
+    The heads of each seed are sorted by their score on each mask, all layers together, ties in the order of the forward
+    pass. ``metadata["heads"][mask][seed]`` names the head at each rank, such as ``"L1.H2"``. The best of several heads
+    is a maximum: even heads that do nothing in particular have a best one above their mean. Hold rank 1 against rank 1
+    of models without the structure, not against uniform attention alone.
+    """
+    values, names = _flat(scores)
+    order = np.argsort(-values, axis=1, kind="stable")
+    return _by_rank(scores, np.take_along_axis(values, order, axis=1), _named(scores, names, order), {})
+
+
+def before_after(before: Result, after: Result, ranked_by: Literal["before", "after"] = "after") -> Result:
+    """The same heads before and after a training: axes ``mask``, ``when``, ``rank`` and ``seed``.
+
+    Both are what ``scores`` gives, for the same masks and seeds. The heads of each seed are ranked by their score at
+    ``ranked_by``, and each keeps its rank in the other: within one run a head is the same head. Ranking favours the
+    side it is done by, whose top scores are in part luck; what speaks for a pattern that was there before is a high
+    ``before`` under ``ranked_by="after"``.
+    """
+    require(ranked_by in ("before", "after"), "ranked_by", ranked_by, "'before' or 'after'")
+    for field in ("axes", "coordinates"):
+        ours, theirs = getattr(before, field), getattr(after, field)
+        require(ours == theirs, f"{field} after", theirs, f"those before, {ours}")
+    (first, names), (second, _) = _flat(before), _flat(after)
+    order = np.argsort(-(second if ranked_by == "after" else first), axis=1, kind="stable")
+    both = np.stack([np.take_along_axis(values, order, axis=1) for values in (first, second)], axis=1)
+    return _by_rank(before, both, _named(before, names, order), {"when": ["before", "after"]}, ranked_by=ranked_by)
+
+
+# ---- inside ----------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def _patterns(model: HookedTransformer, items: Block) -> Iterator[tuple[slice, list[Tensor]]]:
+    """For each batch of items, the patterns of every layer, each [item, head, query, key]."""
+    hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
+    for batch in batches(len(items)):
+        tokens = torch.from_numpy(items.tokens[batch])
+        cache: dict[str, Any] = model.run_with_cache(
+            tokens, return_type=None, names_filter=hooks, return_cache_object=False
+        )[1]
+        yield batch, [cache[hook] for hook in hooks]
+
+
+def _weights(name: str, mask: np.ndarray, items: Block) -> np.ndarray:
+    """What each (item, query, key) counts in the score, float64: 1 / (counted queries of the item x counted items)."""
+    n_items, n_pos = items.tokens.shape
+    require(mask.shape == (n_items, n_pos, n_pos), f"shape of mask {name!r}", mask.shape, f"{(n_items, n_pos, n_pos)}")
+    mask = mask.astype(bool)
+    require(not np.triu(mask, 1).any(), f"mask {name!r}", "a key after its query", "keys that the query can see")
+    counted = mask.any(axis=2)
+    padding = np.arange(n_pos) >= items.n_tokens[:, None]
+    require(not (counted & padding).any(), f"mask {name!r}", "a query on padding", "queries within the items")
+    n_queries = counted.sum(axis=1)
+    return mask / np.maximum(n_queries * max(int((n_queries > 0).sum()), 1), 1)[:, None, None]
+
+
+def _uniform(weights: np.ndarray) -> float | None:
+    """The score of the pattern that is 1 / (query + 1) on every key a query sees; ``None`` when nothing counts."""
+    visible = np.arange(1, weights.shape[1] + 1)[:, None]
+    return float((weights / visible).sum()) if weights.any() else None
+
+
+def _flat(scores: Result) -> tuple[np.ndarray, list[str]]:
+    """Values [mask, head of any layer, seed] and the heads' names."""
+    axes = ("mask", "layer", "head", "seed")
+    require(tuple(scores.axes) == axes, f"axes of {scores.name!r}", tuple(scores.axes), f"{axes}, as scores gives them")
+    n_masks, n_layers, n_heads, n_seeds = scores.values.shape
+    names = [f"L{layer}.H{head}" for layer in scores.coordinates["layer"] for head in scores.coordinates["head"]]
+    return scores.values.reshape(n_masks, n_layers * n_heads, n_seeds), names
+
+
+def _named(scores: Result, names: list[str], order: np.ndarray) -> dict[str, dict[str, list[str]]]:
+    """The head at each rank, by mask and seed."""
+    return {
+        str(mask): {str(seed): [names[i] for i in order[m, :, s]] for s, seed in enumerate(scores.coordinates["seed"])}
+        for m, mask in enumerate(scores.coordinates["mask"])
+    }
+
+
+def _by_rank(
+    scores: Result,
+    values: np.ndarray,
+    heads: dict[str, dict[str, list[str]]],
+    inner: dict[str, list[str]],
+    **metadata: Any,
+) -> Result:
+    ranks = list(range(1, values.shape[-2] + 1))
+    seeds, masks = scores.coordinates["seed"], scores.coordinates["mask"]
+    return Result(
+        name=scores.name,
+        values=values,
+        axes=("mask", *inner, "rank", "seed"),
+        coordinates={"mask": masks, **inner, "rank": ranks, "seed": seeds},
+        unit=scores.unit,
+        direction=scores.direction,
+        what_it_does_not_show=f"that a rank is one head: in each seed it is whichever scored so. Nor {NOT_USED}.",
+        undefined=scores.undefined,
+        metadata={**scores.metadata, **metadata, "heads": heads},
+    )

@@ -1,0 +1,290 @@
+"""The whole story of one transfer, from finished runs to a page: which part, which head, and what may be said of it.
+
+Nothing is trained here. The head is chosen by where it looks on *validation* items; what it costs to take it out is
+measured on *test* items, so that the choice does not flatter the effect.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from analyses import ablation, attention, figures
+from analyses.report import Report
+from mechproc.model.hooked import HookedTransformer
+from mechproc.model.parts import Ablation
+from mechproc.procedures.base import Block
+from mechproc.study.family import Verdict
+from mechproc.study.result import Label, Result
+from mechproc.study.statistics import interval
+from mechproc.study.store import Store
+from mechproc.study.study import Study
+
+N_ITEMS = 1_000
+"""Validation items that the head is chosen on, and test items that it is ablated on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Story:
+    """What ``run`` found. Every Result stands on the page too."""
+
+    study: Study
+    arm: str
+    """The arm that is looked into."""
+    control: str
+    mask: str
+    """The attention target that the head is chosen by."""
+    crossed: float
+    """Accuracy from which a run counts as having crossed the plateau."""
+    scores: Result
+    """Test accuracy (arm, seed)."""
+    curves: Result
+    crossings: Result
+    verdicts: list[Verdict]
+    donors: pd.DataFrame
+    ceiling: float
+    baselines: dict[str, float]
+    heads: dict[Label, str]
+    """By seed, the head that looks at the target most, after training."""
+    looking: Result
+    """Attention on every target before and after training (mask, when, rank, seed)."""
+    looking_control: Result
+    """The same for the control arm."""
+    ablations: Result
+    """Accuracy lost (ablation, part, seed) in ``arm``."""
+    example: Block
+    example_seed: int
+    example_patterns: Result
+
+    @property
+    def head_effect(self) -> np.ndarray:
+        """Test accuracy lost when the chosen head is mean-ablated, float64 [seed]."""
+        effects = self.ablations.select(ablation=Ablation.MEAN.value)
+        return np.array([effects.select(part=head, seed=seed).values for seed, head in self.heads.items()])
+
+    @property
+    def other_heads_effect(self) -> np.ndarray:
+        """The same, mean over the other heads of the same model: the matched control, float64 [seed]."""
+        effects = self.ablations.select(ablation=Ablation.MEAN.value)
+        names = [part for part in effects.coordinates["part"] if ".H" in str(part)]
+        means = []
+        for seed, head in self.heads.items():
+            others = [part for part in names if part != head]
+            means.append(effects.select(part=others, seed=seed).values.mean())
+        return np.array(means)
+
+    def sentences(self) -> tuple[str, str]:
+        """The finding: the verdict of the arm, and what its head does; neither is stronger than its interval."""
+        verdict = next(
+            v for v in self.verdicts if v.comparison.treatment == self.arm and v.comparison.control == self.control
+        )
+        words = {v.comparison.control: v.word for v in self.verdicts if v.comparison.treatment == self.arm}
+        others = [
+            f"against {control} the same comparison is {word!r}"
+            for control, word in words.items()
+            if control != self.control
+        ]
+        first = "; ".join([verdict.sentence(), *others]) + "."
+        difference = interval(self.head_effect - self.other_heads_effect)
+        before, after = (self._looking_at(self.looking, when) for when in ("before", "after"))
+        control = self._looking_at(self.looking_control, "after")
+        lead = (
+            f"In these models the head that looks at the {self.mask} most"
+            if difference.excludes_zero and self.head_effect.mean() > self.other_heads_effect.mean()
+            else f"It is undecided whether one head carries it: the head that looks at the {self.mask} most"
+        )
+        second = (
+            f"{lead} (chosen on validation items) costs {_points(self.head_effect.mean())} points of test accuracy "
+            f"when mean-ablated, the other heads {_points(self.other_heads_effect.mean())} on average (difference "
+            f"{_points((self.head_effect - self.other_heads_effect).mean())}, {_percent(difference.level)} interval "
+            f"{_points(difference.low)} to {_points(difference.high)}, {difference.n_seeds} seeds); it puts "
+            f"{_percent(before)} of its attention there before the task is trained and {_percent(after)} after, the "
+            f"best head of a {self.control} start {_percent(control)} after."
+        )
+        return first, second
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers of the page as plain JSON."""
+        return {
+            "study": self.study.name,
+            "seeds": list(self.study.seeds),
+            "finding": list(self.sentences()),
+            "accuracy": {arm: self.scores.select(arm=arm).values.tolist() for arm in self.study.arms},
+            "crossed": {arm: n for arm, n in self.n_crossed.items()},
+            "verdicts": [verdict.row() for verdict in self.verdicts],
+            "ceiling": self.ceiling,
+            "baselines": self.baselines,
+            "donors": self.donors.to_dict("records"),
+            "heads": {str(seed): head for seed, head in self.heads.items()},
+            "accuracy_lost_without_head": self.head_effect.tolist(),
+            "accuracy_lost_without_other_heads": self.other_heads_effect.tolist(),
+        }
+
+    @property
+    def n_crossed(self) -> dict[str, int]:
+        """By arm, how many seeds end above ``crossed``."""
+        return {arm: int((self.scores.select(arm=arm).values >= self.crossed).sum()) for arm in self.study.arms}
+
+    def _looking_at(self, looking: Result, when: str) -> float:
+        return float(looking.select(mask=self.mask, when=when, rank=1).values.mean())
+
+
+def run(study: Study, store: Store, *, arm: str, control: str, mask: str, crossed: float) -> Story:
+    """Look into ``arm`` of a complete study, with ``control`` beside it; ``mask`` names the task's attention target."""
+    task = study.run_of(arm, study.seeds[0]).procedure
+    validation = task.items(N_ITEMS, split="validation")
+    masks = task.target_masks(validation)
+    models, looking = _looked(study, store, arm, validation, masks)
+    _, looking_control = _looked(study, store, control, validation, masks)
+    ranked = looking.metadata["heads"][mask]
+    heads: dict[Label, str] = {seed: ranked[str(seed)][0] for seed in study.seeds}
+    scores = study.scores(store)
+    test = store.test(study.run_of(arm, study.seeds[0]))
+    of_arm = scores.select(arm=arm).values
+    example_seed = study.seeds[int(np.argsort(of_arm)[len(of_arm) // 2])]  # the median seed: no picking
+    example = _longest(task.items(64))
+    return Story(
+        study=study,
+        arm=arm,
+        control=control,
+        mask=mask,
+        crossed=crossed,
+        scores=scores,
+        curves=study.curves(store),
+        crossings=study.crossings(store, crossed),
+        verdicts=study.judge(store),
+        donors=study.donors(store),
+        ceiling=test["ceiling"],
+        baselines=test["baselines"],
+        heads=heads,
+        looking=looking,
+        looking_control=looking_control,
+        ablations=ablation.survey(models, task, n_items=N_ITEMS),
+        example=example,
+        example_seed=example_seed,
+        example_patterns=attention.patterns(models[example_seed], example),
+    )
+
+
+def report(story: Story) -> Report:
+    """The page."""
+    study, arm = story.study, story.arm
+    n = len(study.seeds)
+    page = Report(study.name, f"{n} paired seeds, {len(study.arms)} arms")
+    page.heading("The finding")
+    for sentence in story.sentences():
+        page.text(sentence)
+    page.heading("Which part carries it")
+    lines = {"best attainable": story.ceiling} | {name: value for name, value in _best(story.baselines).items()}
+    page.figure(figures.arms(story.scores, lines), "Every seed of every arm after the task's training.")
+    page.table(pd.DataFrame([_verdict_row(v) for v in story.verdicts]), _family_caption(story))
+    page.figure(figures.curves(story.curves), "How they got there.")
+    page.table(
+        pd.DataFrame({"arm": list(story.n_crossed), f"crossed {story.crossed:.0%}": list(story.n_crossed.values())}),
+        f"How many of the {n} seeds ended above {story.crossed:.0%}. A mean over such scores is mostly this fraction.",
+    )
+    page.heading("What the donors knew")
+    page.table(
+        story.donors,
+        "Each donor on its own rule: test accuracy, the best attainable, the best predictor that does not know the rule.",
+    )
+    page.heading("Where it is")
+    page.text(
+        f"The models that started from the donors' {arm}, with one part at a time taken out, on {N_ITEMS} test items. "
+        "What an ablation means at each part is in the part table (mechproc parts)."
+    )
+    for kind in Ablation:
+        page.figure(
+            figures.ablation_map(story.ablations.select(ablation=kind.value)), f"{kind.value.capitalize()} ablation."
+        )
+    page.heading("Where its heads look")
+    page.figure(
+        figures.before_after(story.looking, story.mask),
+        f"Attention on the {story.mask}, on validation items, before and after the task's training, {arm} arm.",
+    )
+    tokens = [
+        study.run_of(arm, story.example_seed).procedure.token_names[t]
+        for t in story.example_patterns.metadata["tokens"][0]
+    ]
+    flat = story.example_patterns.values[:, :, 0]
+    names = [f"L{layer}.H{head}" for layer in range(flat.shape[0]) for head in range(flat.shape[1])]
+    page.attention(
+        tokens,
+        np.nan_to_num(flat.reshape(-1, *flat.shape[2:])),
+        f"All heads of the median seed ({story.example_seed}) on one test item. Its head that looks at the "
+        f"{story.mask} most is {story.heads[story.example_seed]}. One seed and one item: an illustration, not evidence.",
+        names,
+    )
+    page.heading("How it was made")
+    page.text(_how(story))
+    return page
+
+
+def _looked(
+    study: Study, store: Store, arm: str, items: Block, masks: dict[str, np.ndarray]
+) -> tuple[dict[Label, HookedTransformer], Result]:
+    """The trained models of an arm, and where their heads look before and after training."""
+    runs = {seed: study.run_of(arm, seed) for seed in study.seeds}
+    before = {seed: HookedTransformer(*store.checkpoint(run, 0)) for seed, run in runs.items()}
+    after: dict[Label, HookedTransformer] = {seed: HookedTransformer(*store.model(run)) for seed, run in runs.items()}
+    score = functools.partial(attention.scores, items=items, masks=masks)
+    return after, attention.before_after(score(before), score(after))
+
+
+def _longest(items: Block) -> Block:
+    """The first of the longest items, as a block of one."""
+    return items.take(np.array([int(np.argmax(items.n_tokens))]))
+
+
+def _best(baselines: dict[str, float]) -> dict[str, float]:
+    """The strongest predictor that does not know the rule."""
+    name = max(baselines, key=lambda key: baselines[key])
+    return {name: baselines[name]}
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    low, high = verdict.interval.low, verdict.interval.high
+    return {
+        "comparison": f"{verdict.comparison.treatment} against {verdict.comparison.control}",
+        "points": _points(verdict.comparison.mean),
+        "interval": f"{_points(low)} to {_points(high)}",
+        "p": f"{verdict.p:.3g}",
+        "p after Holm": f"{verdict.adjusted_p:.3g}",
+        "verdict": verdict.word,
+    }
+
+
+def _family_caption(story: Story) -> str:
+    family = story.study.family
+    return (
+        f"The comparisons, fixed before the run: mean paired difference of test accuracy over "
+        f"{len(story.study.seeds)} seeds, its {1 - family.alpha:.0%} interval by inversion of the sign-flip test, and "
+        f"the exact p before and after Holm's correction over {len(family.pairs)}. Does not show whether longer "
+        "training would close the gap."
+    )
+
+
+def _how(story: Story) -> str:
+    run = story.study.run_of(story.arm, story.study.seeds[0])
+    where = ", ".join(f"{key} {value}" for key, value in story.scores.provenance[0][1].items())
+    donors = "; ".join(
+        f"donor {name}: {donor.procedure.to_dict()}, {donor.training.to_dict()}" for name, donor in run.donors.items()
+    )
+    return (
+        f"Task: {run.procedure.to_dict()}. Model: {run.model.to_dict()}. Training: {run.training.to_dict()}. "
+        f"{donors}.\n\n"
+        f"Computed with {where}, torch {torch.__version__}."
+    )
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"

@@ -1,0 +1,36 @@
+"""``mechproc run FILE``: one training from a config, its donors first."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(subparsers: Any) -> None:
+    """Declare the verb."""
+    parser = subparsers.add_parser("run", help="train what a config file says, its donors first; resumes by itself")
+    parser.add_argument("config", type=Path, help="a run config in JSON (the config of a run's config.json)")
+    parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or say that it is done already; print the test scores."""
+    from mechproc.cli.progress import Lines
+    from mechproc.study.execute import execute
+    from mechproc.study.executors import one_thread
+    from mechproc.study.run import RunConfig
+    from mechproc.study.store import Store, read_json
+
+    plain = read_json(args.config)
+    config = RunConfig.from_dict(plain.get("config", plain), where=args.config.name)
+    store = Store(args.store)
+    with one_thread():
+        for needed in store.missing([config]):
+            print(f"{needed.name}: training {needed.procedure.kind}, {needed.training.steps} steps", flush=True)
+            execute(needed, store, progress=Lines())
+    test = store.test(config)
+    print(f"{store.folder(config)}: accuracy {test['accuracy']:.4f} on {test['n_items']} test items", end="")
+    print(f" (ceiling {test['ceiling']:.4f}, best baseline {max(test['baselines'].values()):.4f})")
+    return 0

@@ -1,0 +1,59 @@
+"""``mechproc show [NAME]``: the procedures, or everything about one of them."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from typing import Any
+
+
+def add(subparsers: Any) -> None:
+    """Declare the verb."""
+    parser = subparsers.add_parser("show", help="the procedures; with a name: worked examples, latents, ceiling")
+    parser.add_argument("name", nargs="?", help="a procedure, such as set")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the list, or one procedure."""
+    from mechproc.procedures import get, procedures
+
+    if args.name is None:
+        for name, cls in procedures().items():
+            print(f"{name:20}{_first_line(cls)}")
+            print(f"{'':20}{cls.examples[0].text}")
+        return 0
+    print(describe(get(args.name)))
+    return 0
+
+
+def describe(cls: Any) -> str:
+    """One procedure at its default settings, as plain text."""
+    from mechproc.procedures.base import show
+
+    procedure = cls()
+    block = procedure.items(1000)
+    lines = [f"{cls.kind} {cls.version}", "", *textwrap.wrap(_paragraph(cls), 100), ""]
+    lines += ["Settings: " + ", ".join(f"{k} = {v}" for k, v in procedure.to_dict().items() if k != "kind")]
+    lines += [
+        f"A length counts {cls.length_unit}. Tokens: {procedure.d_vocab}. Longest item: {procedure.n_ctx} tokens.",
+        "",
+    ]
+    lines += ["Worked examples (what is scored, after the arrow):"]
+    lines += [f"    {example.text}   ->   {example.scored}" for example in cls.examples]
+    lines += ["", "Test items (scored tokens in brackets):", textwrap.indent(show(procedure, 2), "    "), ""]
+    lines += [f"Best attainable token accuracy: {procedure.ceiling(block):.3f}"]
+    lines += [f"Without the rule, {name}: {value:.3f}" for name, value in procedure.baselines(block).items()]
+    for title, table in [("Latents", cls.latent_names), ("Attention targets", cls.mask_names)]:
+        lines += ["", f"{title}:", *(f"    {name:18}{text}" for name, text in table.items())]
+    lines += ["", "Minimal pairs:"]
+    lines += [f"    {name:18}{kind.description}" for name, kind in cls.pair_kinds.items()]
+    return "\n".join(lines)
+
+
+def _paragraph(cls: Any) -> str:
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def _first_line(cls: Any) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from analyses import figures
+from analyses.page import packed, plain, to_json
+from analyses.report import MAX_EXAMPLES, MAX_HEADS, MAX_POSITIONS, MAX_ROWS, Report, seed_table
+from mechproc.errors import ConfigError, StoreError
+from mechproc.study.result import Result
+
+HOSTILE = "</script><img src=x onerror=\"document.body.dataset.owned='yes'\">"
+SCORES = Result(
+    "accuracy", np.array([[0.1, 0.2, 0.1, 0.2, 0.1, 0.2], [0.9, 0.8, 0.9, 0.8, 0.9, np.nan]]), ("arm", "seed"),
+    {"arm": ["random", "attention"], "seed": range(6)}, "fraction", "higher is better", "what longer training would do",
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.blocks: dict[str, str] = {}
+        self.text: list[str] = []
+        self._open: str | None = None
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        self._open = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_endtag(self, tag):
+        self._inside, self._open = "", None
+
+    def handle_data(self, data):
+        if self._open:
+            self.blocks[self._open] = data
+        elif self._inside not in ("script", "style"):
+            self.text.append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(t == tag for t, _ in self.tags)
+
+
+def pattern(n: int, heads: int = 2) -> np.ndarray:
+    values = np.tril(np.ones((heads, n, n)))
+    return values / values.sum(-1, keepdims=True)
+
+
+def full() -> Report:
+    report = Report("Sets & haystacks", "eight seeds").heading("One").text(f"First {HOSTILE}.\n\nSecond.")
+    report.figure(figures.arms(SCORES), "Scores").heading("Two").table(SCORES).heading("Three", 3)
+    return report.attention(["k1", HOSTILE, "q1"], pattern(3), "Where two heads look", ["L0.H0", "L0.H1"])
+
+
+class TestPage:
+    def test_asks_nobody_for_anything(self):
+        page = Page(full().html())
+        for tag, attributes in page.tags:
+            assert not {"src", "srcset", "data", "action"} & set(attributes), (tag, attributes)
+            assert (attributes.get("href") or "#").startswith("#")
+            assert tag not in ("link", "iframe", "object", "base", "img")
+        (policy,) = [a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a]
+        assert policy and "default-src 'none'" in policy
+        assert not re.search(r"https?:|\*|unsafe-eval|script-src[^;]*unsafe-inline", policy)
+
+    def test_the_only_script_that_runs_is_its_own(self):
+        html = full().html()
+        page = Page(html)
+        (nonce,) = re.findall(r"script-src 'nonce-(\w+)'", html)
+        run = [a for t, a in page.tags if t == "script" and a.get("type") is None]
+        assert run == [{"nonce": nonce}]
+        assert {a["type"] for t, a in page.tags if t == "script" and "type" in a} == {"application/json", "text/plain"}
+
+    def test_each_library_is_there_once_and_only_when_needed(self):
+        assert [name for name in Page(full().html()).blocks if name.startswith("library")] == [
+            "library-plotly",
+            "library-circuitsvis",
+        ]
+        only_text = Report("Nothing to draw").text("words").html()
+        assert "<script" not in only_text and len(only_text) < 10_000
+
+    def test_libraries_unpack_to_what_the_packages_ship(self):
+        import plotly
+
+        shipped = (Path(plotly.__file__).parent / "package_data/plotly.min.js").read_text(encoding="utf-8")
+        assert gzip.decompress(base64.b64decode(packed("plotly"))).decode() == "\n".join(shipped.splitlines())
+        bundle = gzip.decompress(base64.b64decode(packed("circuitsvis"))).decode()
+        assert "CircuitsVis" in bundle[:200] and "sourceMappingURL=" not in bundle
+
+    def test_size(self):
+        assert len(full().html().encode()) < 2_700_000
+
+    def test_text_is_escaped_and_reads_without_javascript(self):
+        page = Page(full().html())
+        assert page.count("noscript") == 1
+        assert "".join(page.text).count(HOSTILE) == 1  # once, as text; the token stands in the data
+        assert page.count("h2") == 2 and page.count("h3") == 1 and page.count("img") == 0
+        assert json.loads(page.blocks["view-2-data"])["tokens"][1] == HOSTILE
+
+    def test_the_same_report_is_the_same_page(self):
+        assert full().html() == full().html()
+
+    def test_contents_from_three_headings_on(self):
+        report = Report("T").heading("A").heading("B")
+        assert Page(report.html()).count("nav") == 0
+        page = Page(report.heading("C & D").html())
+        links = [a["href"] for t, a in page.tags if t == "a"]
+        assert links == [f"#{a['id']}" for t, a in page.tags if t == "h2"] and len(links) == 3
+
+    def test_a_caption_is_asked_for(self):
+        with pytest.raises(ConfigError, match="caption"):
+            Report("T").figure(go.Figure())
+        with pytest.raises(ConfigError, match="caption"):
+            Report("T").table(pd.DataFrame({"a": [1]}))
+
+    def test_figures_bring_their_own_caption(self):
+        assert "6 seeds. Each dot is a seed" in "".join(Page(full().html()).text)
+
+    def test_write_is_whole_or_not_at_all(self, tmp_path):
+        path = tmp_path / "report.html"
+        Report("First").write(path)
+        Report("Second").write(path)
+        assert "Second" in path.read_text() and list(tmp_path.iterdir()) == [path]
+        with pytest.raises(StoreError, match="cannot be written"):
+            Report("T").write(tmp_path / "nowhere" / "report.html")
+
+
+class TestNumbers:
+    def test_floats_are_rounded_and_nothing_else(self):
+        values = {"a": [0.123456, 1.23456, 12345.6789, 1e-7 / 3], "n": 123456, "s": "0.123456", "b": True, "none": None}
+        assert plain(values) == values | {"a": [0.1235, 1.235, 12345.679, 3.333e-8]}
+
+    def test_numpy_nan_and_plotly_arrays(self):
+        assert plain({"x": np.array([[1.0, np.nan]]), "n": np.int64(3)}) == {"x": [[1.0, None]], "n": 3}
+        spec = {"bdata": base64.b64encode(np.arange(6, dtype="<f4").tobytes()).decode(), "dtype": "f4", "shape": "2, 3"}
+        assert plain(spec) == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+    def test_json_cannot_end_its_script(self):
+        text = to_json(["</script>", "<!--"])
+        assert "<" not in text and json.loads(text) == ["</script>", "<!--"]
+
+    def test_figures_arrive_as_numbers(self):
+        data = json.loads(Page(full().html()).blocks["view-1-data"])["data"]
+        assert data[0]["x"] == [0.1, 0.2, 0.1, 0.2, 0.1, 0.2]
+
+
+class TestTable:
+    def test_seed_table(self):
+        table = seed_table(SCORES)
+        assert list(table.columns) == ["arm", "mean", "95 % interval", "seeds", *(f"seed {s}" for s in range(6))]
+        assert table.loc[0, "mean"] == "0.150"
+        assert table.loc[0, "95 % interval"] == "0.100 to 0.200"
+        assert table.loc[1, "mean"] == table.loc[1, "95 % interval"] == table.loc[1, "seed 5"] == "missing"
+        few = seed_table(SCORES.select(seed=[0, 1]))
+        assert few.loc[1, "mean"] == "0.850" and few.loc[1, "95 % interval"] == "too few seeds"
+
+    def test_undefined_cells_and_their_reasons_are_printed(self):
+        values = np.array([[0.25, 0.5], [np.nan, np.nan]])
+        axes = {"part": ["L0.H0", "pos"], "seed": [0, 1]}
+        effects = Result(
+            "accuracy lost", values, tuple(axes), axes, "fraction", "positive: it hurts", "why",
+            undefined=[({"part": "pos"}, "the same in every item")],
+        )  # fmt: skip
+        text = "".join(Page(Report("T").table(effects, "By part").html()).text)
+        assert text.count("undefined") == 5  # mean, interval, two seeds, and the note
+        assert "part pos undefined: the same in every item" in text
+        assert "By part. Accuracy lost (fraction; positive: it hurts). 2 seeds. Does not show: why." in text
+
+    def test_rows_are_capped_and_the_page_says_so(self):
+        table = pd.DataFrame({"n": range(MAX_ROWS + 5), "x": np.linspace(0, 1, MAX_ROWS + 5)})
+        page = Page(Report("T").table(table, "Many").html())
+        assert page.count("tr") == MAX_ROWS + 1
+        assert f"The first {MAX_ROWS} of {MAX_ROWS + 5} rows." in page.text
+
+    def test_cells_are_escaped(self):
+        page = Page(Report("T").table(pd.DataFrame({HOSTILE: [HOSTILE]}), "Hostile").html())
+        assert page.count("img") == 0 and page.text.count(HOSTILE) == 2
+
+
+class TestAttention:
+    def test_caps_are_said_on_the_page(self):
+        n, heads = MAX_POSITIONS + 6, MAX_HEADS + 1
+        report = Report("T")
+        for _ in range(MAX_EXAMPLES + 2):
+            report.attention([f"t{i}" for i in range(n)], pattern(n, heads), "Look")
+        page = Page(report.html())
+        data = json.loads(page.blocks["view-1-data"])
+        assert np.shape(data["attention"]) == (MAX_HEADS, MAX_POSITIONS, MAX_POSITIONS)
+        assert len(data["tokens"]) == MAX_POSITIONS and len(data["attentionHeadNames"]) == MAX_HEADS
+        text = "".join(page.text)
+        assert (
+            f"The first {MAX_POSITIONS} of {n} positions" in text and f"The first {MAX_HEADS} of {heads} heads" in text
+        )
+        assert text.count("Look.") == MAX_EXAMPLES and "2 more attention patterns are not drawn" in text
+
+    @pytest.mark.parametrize(
+        ("patterns", "message"),
+        [(pattern(4), "shape of patterns"), (pattern(3)[0], "shape of patterns"), (pattern(3) * np.nan, "NaN")],
+    )
+    def test_what_cannot_be_drawn(self, patterns, message):
+        with pytest.raises(ConfigError, match=message):
+            Report("T").attention(["a", "b", "c"], patterns, "Look")
+
+    def test_names_for_every_head(self):
+        with pytest.raises(ConfigError, match="head_names"):
+            Report("T").attention(["a", "b", "c"], pattern(3), "Look", ["L0.H0"])
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", e => window.violations.push(e.blockedURI));
+const said = new MutationObserver(() => {
+  if (document.body?.dataset.state !== "ready") return;
+  said.disconnect();
+  const fetched = performance.getEntriesByType("resource").map(e => e.name);
+  document.documentElement.dataset.watched = JSON.stringify({ fetched, violations: window.violations });
+});
+said.observe(document.documentElement, { attributes: true, subtree: true });
+"""
+
+
+def browse(html: str, folder: Path) -> str:
+    """The DOM after a real browser has drawn the page, without scripts, with what was fetched and what was refused."""
+    (nonce,) = re.findall(r"script-src 'nonce-(\w+)'", html)
+    path = folder / "page.html"
+    path.write_text(html.replace("<title>", f'<script nonce="{nonce}">{WATCH}</script><title>', 1))
+    flags = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}",
+        "--window-size=1200,3000", "--virtual-time-budget=20000", "--dump-dom",
+    ]  # fmt: skip
+    run = subprocess.run(
+        [str(CHROMIUM), *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    return re.sub(r"<script.*?</script>", "", run.stdout, flags=re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the page is not drawn")
+class TestInABrowser:
+    def test_everything_is_drawn_and_nothing_is_fetched(self, tmp_path):
+        report = full().attention(["a", "b"], pattern(2, 3), "Another item")
+        dom = browse(report.html(), tmp_path)
+        assert 'data-state="ready"' in dom and "could not be drawn" not in dom and "JavaScript draws" not in dom
+        assert dom.count('class="main-svg"') >= 1 and ">attention</text>" in dom  # the name of an arm
+        assert dom.count("<canvas") == (2 + 1) + (3 + 1)  # each head, and the one that is shown large
+        assert ">L0.H1</h4>" in dom
+        assert "data-owned" not in dom
+        watched = json.loads(re.findall(r'data-watched="([^"]*)"', dom)[0].replace("&quot;", '"'))
+        assert watched == {"fetched": [], "violations": []}
+
+    def test_the_policy_refuses_what_would_be_fetched(self, tmp_path):
+        html = full().html().replace("<main>", '<main><img src="https://mechproc.invalid/x.png">', 1)
+        dom = browse(html, tmp_path)
+        assert "https://mechproc.invalid/x.png" in re.findall(r'data-watched="([^"]*)"', dom)[0]
+
+    def test_a_broken_library_leaves_a_readable_page(self, tmp_path):
+        html = full().html().replace('id="library-plotly">H4s', 'id="library-plotly">AAA', 1)
+        dom = browse(html, tmp_path)
+        assert "This figure could not be drawn" in dom and ">L0.H1</h4>" in dom
