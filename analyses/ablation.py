@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -222,8 +223,8 @@ def _measure(
     source: Source,
     metric: Metric,
     seed: Label,
-) -> Tensor:
-    """The score of each scored token, intact and with each part ablated: float64 [1 + part, token]."""
+) -> Float[Tensor, "rows token"]:
+    """The score of each scored token, float64: intact in the first row, then with each part ablated."""
     columns = []
     for batch in batches(len(block)):
         items = block.take(batch)
@@ -239,8 +240,10 @@ def _measure(
 
 
 @torch.inference_mode()
-def _run(model: HookedTransformer, tokens: np.ndarray, hooks: list[str]) -> tuple[Tensor, Activations]:
-    """Logits [item, pos, d_vocab] and the activations of ``hooks``."""
+def _run(
+    model: HookedTransformer, tokens: np.ndarray, hooks: list[str]
+) -> tuple[Float[Tensor, "item pos d_vocab"], Activations]:
+    """Logits and the activations of ``hooks``."""
     return model.run_with_cache(torch.from_numpy(tokens), names_filter=hooks, return_cache_object=False)
 
 
@@ -268,8 +271,8 @@ def _check_no_op(part: str, intact: Tensor, patched: Tensor) -> None:
         )
 
 
-def _score(logits: Tensor, items: Block, metric: Metric) -> Tensor:
-    """Correct (0 or 1), or the loss (nats), of each scored token: float64 [token]."""
+def _score(logits: Float[Tensor, "item pos d_vocab"], items: Block, metric: Metric) -> Float[Tensor, " token"]:
+    """Correct (0 or 1), or the loss (nats), of each scored token, float64."""
     scored = torch.from_numpy(items.scored)
     predicted = logits[scored.to(logits.device)].double().cpu()
     targets = torch.from_numpy(items.targets)[scored]

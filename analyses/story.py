@@ -191,7 +191,7 @@ def report(story: Story) -> Report:
     page.heading("What the donors knew")
     page.table(
         story.donors,
-        "Each donor on its own rule: test accuracy, the best attainable, the best predictor that does not know the rule.",
+        "Each donor on its own rule: test accuracy, the best attainable, the best that needs no knowledge of the rule.",
     )
     page.heading("Where it is")
     page.text(
@@ -217,7 +217,7 @@ def report(story: Story) -> Report:
         tokens,
         np.nan_to_num(flat.reshape(-1, *flat.shape[2:])),
         f"All heads of the median seed ({story.example_seed}) on one test item. Its head that looks at the "
-        f"{story.mask} most is {story.heads[story.example_seed]}. One seed and one item: an illustration, not evidence.",
+        f"{story.mask} most is {story.heads[story.example_seed]}. One seed, one item: an illustration, no evidence.",
         names,
     )
     page.heading("How it was made")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mechproc.model.io import load_model as load_model
     from mechproc.model.io import save_model as save_model
     from mechproc.procedures import Procedure as Procedure
-    from mechproc.procedures import procedures as procedures
     from mechproc.study.result import Result as Result
     from mechproc.study.run import RunConfig as RunConfig
     from mechproc.study.store import Store as Store
@@ -35,7 +34,6 @@ _HOME = {
     "Study": "mechproc.study.study",
     "TrainingConfig": "mechproc.training.config",
     "load_model": "mechproc.model.io",
-    "procedures": "mechproc.procedures",
     "save_model": "mechproc.model.io",
 }
 __all__ = sorted(_HOME)

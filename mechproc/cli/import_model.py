@@ -30,5 +30,7 @@ def run(args: argparse.Namespace) -> int:
     require(not args.out.exists(), "out", str(args.out), "a file that does not exist yet")
     cfg, state = load_gpt2(args.folder, allow_pickle=args.allow_pickle)
     path = save_model(args.out, cfg, state, {"imported_from": args.folder.name})
-    print(f"{path}: {cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, {n_parameters(cfg):,} parameters")
+    print(
+        f"{path}: {cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, {n_parameters(cfg):,} parameters"
+    )
     return 0

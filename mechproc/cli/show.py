@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         for name, cls in procedures().items():
             print(f"{name:20}{_first_line(cls)}")
-            print(f"{'':20}{cls.examples[0].text}")
+            for example in cls.examples[:1]:
+                print(f"{'':20}{example.text}")
         return 0
     print(describe(get(args.name)))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal, Self
 
 from mechproc.config import Config
 from mechproc.errors import require
@@ -61,6 +61,14 @@ class ModelConfig(Config):
         vectors = self.input == "vectors"
         require((self.d_input is not None) == vectors, "d_input", self.d_input, "given exactly when input is 'vectors'")
         require(not (vectors and self.tied_embeddings), "tied_embeddings", True, "False when input is 'vectors'")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed; widths that followed from others follow again, unless given."""
+        if {"d_model", "n_heads"} & changes.keys() and self.d_head == self.d_model // self.n_heads:
+            changes = {"d_head": None} | changes
+        if "d_model" in changes and self.d_mlp == 4 * self.d_model:
+            changes = {"d_mlp": None} | changes
+        return super().replace(**changes)
 
     @property
     def attn_only(self) -> bool:

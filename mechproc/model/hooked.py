@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -244,7 +245,8 @@ class HookedTransformer(StrictlyHooked):
 
     def _checked(self, inputs: Any) -> Tensor:
         """Inputs on the model's device, with a batch axis; ``ConfigError`` where they do not fit the config."""
-        require(isinstance(inputs, Tensor), "inputs", inputs, f"a tensor of {NO_TOKENIZER}")
+        inputs = torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs
+        require(isinstance(inputs, Tensor), "inputs", inputs, f"a tensor or array of {NO_TOKENIZER}")
         cfg, shape = self.cfg, tuple(inputs.shape)
         if cfg.input == "vectors":
             fits = inputs.is_floating_point() and inputs.ndim == 3 and shape[2] == cfg.d_input

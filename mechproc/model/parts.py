@@ -129,18 +129,18 @@ def check_defined(where: Site | str, ablation: Ablation) -> None:
 
 def heads(cfg: ModelConfig) -> list[str]:
     """Every head: ``"L0.H0"``, ``"L0.H1"``, ..."""
-    return [part for part in _tree("all", cfg) if part.rpartition(".")[2].startswith("H")]
+    return [f"L{layer}.H{head}" for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
 
 
 def mlps(cfg: ModelConfig) -> list[str]:
     """Every MLP: ``"L0.mlp"``, ``"L1.mlp"``, ...; empty for a model without MLPs."""
-    return [part for part in _tree("all", cfg) if part.endswith(".mlp")]
+    return [] if cfg.attn_only else [f"L{layer}.mlp" for layer in range(cfg.n_layers)]
 
 
 def components(cfg: ModelConfig) -> list[str]:
     """Heads and MLPs, in the order of the forward pass: the usual rows of a map."""
-    wanted = {*heads(cfg), *mlps(cfg)}
-    return [part for part in _tree("all", cfg) if part in wanted]
+    layers = [f"L{layer}." for layer in range(cfg.n_layers)]
+    return [part for layer in layers for part in (*heads(cfg), *mlps(cfg)) if part.startswith(layer)]
 
 
 def model_markdown(cfg: ModelConfig) -> str:

@@ -285,8 +285,7 @@ class Sum(Procedure):
         low = np.where(makes_carry, 10 - b, (place == n[:, None] - 1).astype(int))
         high = np.where(makes_carry, 9, 8 - b)
         others = high - low + (0 if kind == "digit" else 1)  # digits to choose from: the present one is no change
-        top = n[:, None] - (1 if kind == "carry" else 0)
-        choices = np.where((others >= 1) & (a + b != 9) & (place < top), rng.random(a.shape), -1.0)
+        choices = np.where((others >= 1) & (a + b != 9) & (place < n[:, None]), rng.random(a.shape), -1.0)
         chosen = choices.argmax(axis=1)
         at = rows, chosen
         digit = low[at] + np.floor(rng.random(len(block)) * others[at]).astype(np.int64)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mechproc.errors import TrainingError
 from mechproc.model.config import ModelConfig
@@ -31,6 +31,7 @@ class Snapshot:
     """Adam's second moments."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Makes updates; made from (cfg, state, training, seed, frozen)."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mechproc.config import Config
 from mechproc.errors import StoreError
@@ -57,6 +57,7 @@ class ResumePoint:
     snapshot: Snapshot
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Takes the records of one training as they come."""
 

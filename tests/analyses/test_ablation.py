@@ -16,6 +16,7 @@ from mechproc.model.forward import forward
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Ablation
 from mechproc.model.state import init_state
+from mechproc.procedures.base import Block
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Uniform
 
@@ -71,7 +72,7 @@ class TestPlanted:
     def test_items_are_aligned_within_their_layout_only(self):
         short, long = [(1, 2, 4)] * 8, [(3, 4, 6)] * 80
         items, reference = alternating((1, 2, 4), (3, 4, 6)), alternating(*short, *long)
-        result = ablation.run([planted()], items, ablation=Ablation.MEAN, reference=reference)
+        result = ablation.run([planted()], items, ablation=Ablation.MEAN, reference=reference, metric="loss")
         assert column(result) == {"L0.H0": 0.0, "L0.H1": 0.0}  # the mean of its layout is what each item has
 
     def test_items_of_rare_layouts_are_left_out_of_both_scores(self):
@@ -215,8 +216,10 @@ class TestAlignment:
         assert first == second != third
         moved = block.scored.copy()
         moved[0] = np.roll(moved[0], -1)
-        other = layouts(type(block)(block.tokens, block.n_tokens, moved, {}))
+        other = layouts(Block(block.tokens, block.n_tokens, moved, {}))
         assert other[0] != other[1]
+        longer = layouts(Block(block.tokens, np.array([6, 5, 4]), block.scored, {}))
+        assert longer[0] != longer[1]
 
     def test_frequent(self):
         block = alternating((1, 2, 6), (1, 2, 5), (1, 2, 4))

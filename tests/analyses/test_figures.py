@@ -115,6 +115,7 @@ class TestAblationMap:
         heat = self.map().data[0]
         assert np.array(heat.z).tolist() == [[0.5, 0.5], [0.3, 0.4], [0.0, -0.1], [0.05, 0.0], [0.6, 0.1], [0.2, 0.0]]
         assert list(heat.text[1]) == ["L0.H1, seed 0", "L0.H0, seed 1"]
+        assert list(heat.text[2]) == ["L0.H0, seed 0", "L0.H1, seed 1"]
         assert list(heat.text[4]) == ["L1.H1, seed 0", "L1.H0, seed 1"]
         labels = list(self.map().layout.yaxis.ticktext)
         assert labels == ["embed", "L0 head, rank 1", "L0 head, rank 2", "L0.mlp", "L1 head, rank 1", "L1 head, rank 2"]

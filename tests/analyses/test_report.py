@@ -92,6 +92,8 @@ class TestPage:
             "library-plotly",
             "library-circuitsvis",
         ]
+        only_figures = Report("One figure").figure(figures.arms(SCORES), "Scores").html()
+        assert [name for name in Page(only_figures).blocks if name.startswith("library")] == ["library-plotly"]
         only_text = Report("Nothing to draw").text("words").html()
         assert "<script" not in only_text and len(only_text) < 10_000
 

@@ -92,6 +92,8 @@ def test_folders_round_trip(plain, change, tmp_path, random_state, random_inputs
     save_gpt2(tmp_path / "ours", cfg, state)
     found_cfg, found = load_gpt2(tmp_path / "ours")
     assert found_cfg == cfg and states_equal(found, state)
+    written = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert (written["architectures"], written["dtype"]) == (["GPT2LMHeadModel"], "float64")
     theirs, info = GPT2LMHeadModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(info.values()) and theirs.dtype is torch.float64
     same(theirs.eval()(inputs).logits, HookedTransformer(cfg, state, dtype=torch.float64)(inputs))

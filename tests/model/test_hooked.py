@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -139,7 +140,11 @@ def test_return_types(model, inputs):
 @pytest.mark.parametrize(
     ("change", "wrong", "error"),
     [
-        ({}, "a b c", "inputs = 'a b c' is not allowed: a tensor of token numbers, as this model has no tokenizer"),
+        (
+            {},
+            "a b c",
+            "inputs = 'a b c' is not allowed: a tensor or array of token numbers, as this model has no tokenizer",
+        ),
         ({}, torch.zeros(2, 3), "inputs = 'torch.float32 (2, 3)' is not allowed: integers"),
         ({}, torch.zeros(2, 3, dtype=torch.bool), "inputs = 'torch.bool (2, 3)' is not allowed: integers"),
         ({}, torch.zeros(2, 3, 4, dtype=torch.long), "inputs = 'torch.int64 (2, 3, 4)' is not allowed: integers"),
@@ -191,3 +196,10 @@ def test_residual_directions_are_columns_of_the_unembedding(model):
     assert torch.equal(model.tokens_to_residual_directions(6), directions[1, 2])
     assert torch.equal(model.tokens_to_residual_directions(torch.tensor(6)), directions[1, 2])
     assert model.to_single_token(6) == 6 and torch.equal(model.to_tokens(tokens), tokens)
+
+
+def test_a_procedure_s_arrays_are_read_as_they_are():
+    cfg = ModelConfig(n_layers=1, n_heads=2, d_model=4, n_ctx=5, d_vocab=6)
+    model = HookedTransformer(cfg, seed=0)
+    tokens = np.array([[1, 2, 3], [4, 5, 0]])
+    assert torch.equal(model(tokens), model(torch.from_numpy(tokens)))

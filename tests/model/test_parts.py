@@ -154,7 +154,7 @@ def test_write_changes_what_is_selected_and_nothing_else(random_state):
 
 def test_states_of_another_shape_are_refused(random_state):
     selection = select("L0.H2", CFG)
-    wider = random_state(CFG.replace(n_heads=8))
+    wider = random_state(CFG.replace(n_heads=8, d_head=4))
     with pytest.raises(PartError, match=r"blocks\.0\.attn\.W_Q has shape \[8, 16, 4\], not \[4, 16, 4\]"):
         selection.read(wider)
     with pytest.raises(PartError, match=r"W_Q has shape"):

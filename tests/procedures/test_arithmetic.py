@@ -18,7 +18,7 @@ LONG = 24
 
 
 @st.composite
-def operands(draw) -> tuple[int, int]:
+def operands(draw: st.DrawFn) -> tuple[int, int]:
     n = draw(st.integers(1, LONG))
     digits = st.sampled_from([0, 4, 5, 9]) if draw(st.booleans()) else st.integers(0, 9)  # the first: long carries
     numbers = []

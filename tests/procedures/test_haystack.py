@@ -16,7 +16,7 @@ WIDE = Haystack(lengths=Uniform(1, 7), n_keys=9, n_values=5)
 
 
 @st.composite
-def questions(draw) -> list[str]:
+def questions(draw: st.DrawFn) -> list[str]:
     keys = draw(st.lists(st.integers(0, 8), min_size=1, max_size=7, unique=True))
     values = draw(st.lists(st.integers(0, 4), min_size=len(keys), max_size=len(keys)))
     asked = draw(st.sampled_from(keys))

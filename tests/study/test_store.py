@@ -14,6 +14,7 @@ from mechproc.study.execute import execute
 from mechproc.study.executors import one_thread, run_all
 from mechproc.study.provenance import differences, provenance
 from mechproc.study.store import Store
+from mechproc.training.engines import choose
 
 
 def equal_bits(a: dict, b: dict) -> bool:
@@ -88,7 +89,7 @@ def test_a_run_is_not_finished_in_another_environment(tiny, store, monkeypatch):
     folder = store.folder(run)
     folder.mkdir(parents=True)
     (folder / "resume.safetensors").write_bytes(b"whatever")
-    (folder / "environment.json").write_text(json.dumps(provenance() | {"simd": "AVX-9000"}))
+    (folder / "environment.json").write_text(json.dumps(provenance(choose("auto", run.model).label) | {"simd": "AVX-9000"}))
     with one_thread(), pytest.raises(StoreError, match="simd: AVX-9000"):
         execute(run, store)
 
@@ -118,5 +119,5 @@ def test_a_failing_run_stops_the_rest_and_says_why(tiny, store):
     runs = [transfer("random", seed, tiny) for seed in (0, 1)]
     store.folder(runs[0]).mkdir(parents=True)
     (store.folder(runs[0]) / "config.json").write_text("no JSON")
-    with pytest.raises(StoreError, match="config.json cannot be read"):
+    with pytest.raises(StoreError, match=r"config\.json cannot be read"):
         run_all(runs, store, workers=2)

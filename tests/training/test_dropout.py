@@ -36,16 +36,18 @@ def words(text: str) -> list[int]:
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN_ANSWERS)
 def test_known_answers(counter: str, key: str, answer: str) -> None:
     k0, k1 = words(key)
-    found = philox4x32(*(np.array(w, dtype=np.uint64) for w in words(counter)), (k0, k1))
-    assert [int(w) for w in found] == words(answer)
+    found = philox4x32(*(np.array([w], dtype=np.uint64) for w in words(counter)), (k0, k1))
+    assert [int(w[0]) for w in found] == words(answer)
     assert plain_philox(words(counter), [k0, k1]) == words(answer)
 
 
 def test_words_broadcast() -> None:
     counters = np.random.default_rng(0).integers(0, 2**32, size=(4, 5), dtype=np.uint64)
-    found = philox4x32(counters[0, 0], counters[1][:, None], counters[2][None], counters[3][:, None], (1, 2))
+    found = philox4x32(counters[0, :1], counters[1][:, None], counters[2][None], counters[3][:, None], (1, 2))
     for i, j in [(0, 0), (3, 1), (4, 4)]:
-        expected = plain_philox([int(counters[0, 0]), int(counters[1, i]), int(counters[2, j]), int(counters[3, i])], [1, 2])
+        expected = plain_philox(
+            [int(counters[0, 0]), int(counters[1, i]), int(counters[2, j]), int(counters[3, i])], [1, 2]
+        )
         assert [int(np.broadcast_to(w, (5, 5))[i, j]) for w in found] == expected
 
 

@@ -31,7 +31,9 @@ def train_steps(dropout: float) -> dict[str, Any]:
     """Four steps of a 2-layer model on identity, and what they went through, in the order of cause and effect."""
     procedure = Identity(lengths=Uniform(2, 5), n_symbols=10)
     cfg = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=procedure.n_ctx, d_vocab=procedure.d_vocab)
-    training = TrainingConfig(steps=8, batch_size=32, learning_rate=1e-2, warmup_steps=2, clip_norm=0.1, dropout=dropout)
+    training = TrainingConfig(
+        steps=8, batch_size=32, learning_rate=1e-2, warmup_steps=2, clip_norm=0.1, dropout=dropout
+    )
     stream, state = TrainStream(procedure, 3, training.batch_size), init_state(cfg, 3)
     batches = [stream.batch(step, None) for step in range(4)]
     tokens = hashlib.sha256(b"".join(b.inputs.numpy().tobytes() for b in batches)).hexdigest()
@@ -47,12 +49,13 @@ def train_steps(dropout: float) -> dict[str, Any]:
 
 
 BLAME = {
-    "tokens": "the items changed: look at Identity, the length distributions, Procedure.block and the splits (and raise "
-    "the procedure's version)",
+    "tokens": "the items changed: look at Identity, the length distributions, Procedure.block and the splits "
+    "(and raise the procedure's version)",
     "initial_weights": "the initialisation changed: look at model/state.py (and raise MODEL_VERSION)",
-    "losses": "items and first weights are the same, but losses differ: at step 0, look at model/forward.py and the loss "
-    "(with dropout only: at the masks); later, at gradients, clipping, AdamW and the schedule",
-    "gradient_norms": "losses are the same, but gradients differ: look at backward passes and at where losses are averaged",
+    "losses": "items and first weights are the same, but losses differ: at step 0, look at model/forward.py and the "
+    "loss (with dropout only: at the masks); later, at gradients, clipping, AdamW and the schedule",
+    "gradient_norms": "losses are the same, but gradients differ: look at backward passes and at how losses are "
+    "averaged",
     "final_weights": "losses and gradients are the same, but the update differs: look at AdamW (decay on W_* only), "
     "clipping and the learning rate",
 }

@@ -29,8 +29,8 @@ def bits_equal(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-class Crash(Exception):
-    """Stands for a power cut."""
+class PowerCutError(Exception):
+    """The process ends between two steps."""
 
 
 def at(step: int, event: Callable[[], object]) -> Callable[[int, int, float, float], None]:
@@ -44,7 +44,7 @@ def at(step: int, event: Callable[[], object]) -> Callable[[int, int, float, flo
 
 
 def crash() -> None:
-    raise Crash
+    raise PowerCutError
 
 
 def ctrl_c() -> None:
@@ -110,7 +110,9 @@ def test_the_seed_decides_the_data_and_nothing_global_does(
     assert one.test.n_scored.tolist() == other.test.n_scored.tolist()
 
 
-def test_frozen_entries_do_not_move(procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig) -> None:
+def test_frozen_entries_do_not_move(
+    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
+) -> None:
     frozen = {name: torch.ones(t.shape, dtype=torch.bool) for name, t in state.items() if name.startswith("blocks.0")}
     frozen["pos_embed.W_pos"] = torch.arange(cfg.n_ctx)[:, None].expand(-1, cfg.d_model) < 2
     after = train(procedure, cfg, state, training, 0, frozen=frozen).state
@@ -127,7 +129,9 @@ def test_frozen_entries_do_not_move(procedure: Procedure, cfg: ModelConfig, stat
 # ---- stopping ----------------------------------------------------------------------------------------------------
 
 
-def test_patience_counts_validations(procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig) -> None:
+def test_patience_counts_validations(
+    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
+) -> None:
     sink = MemorySink()
     stuck = training.replace(learning_rate=1e-30, patience=2, steps=40)
     result = train(procedure, cfg, state, stuck, 0, sink=sink)
@@ -170,9 +174,18 @@ def test_patience_starts_anew_with_each_stage(training: TrainingConfig) -> None:
     cfg = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=procedure.n_ctx, d_vocab=procedure.d_vocab)
     always_g = init_state(cfg, 0)
     always_g["ln_final.b"][0] = always_g["unembed.W_U"][0, 8] = 100.0  # right about once in twenty times
-    stuck = training.replace(learning_rate=1e-30, patience=2, steps=40, stop_at_accuracy=0.99)
+    stuck = training.replace(learning_rate=1e-30, patience=2, steps=40)
     result = train(procedure, cfg, always_g, stuck, 0)
     assert (result.stage, result.steps, result.stopped) == (1, 12, "patience")  # stage 1 is validated at 4, 8 and 12
+
+
+def test_the_accuracy_asked_for_is_that_of_the_last_stage(training: TrainingConfig) -> None:
+    procedure, cfg, settings = curriculum()
+    sink = MemorySink()
+    asked = settings.replace(stop_at_accuracy=0.3, patience=None)  # below the threshold of the stages before
+    result = train(procedure, cfg, init_state(cfg, 0), asked, 0, sink=sink)
+    assert result.stopped == "accuracy" and result.stage == 2
+    assert any(row["stage"] < 2 and row["token_accuracy"] >= 0.3 for row in sink.rows)
 
 
 # ---- what goes wrong ----------------------------------------------------------------------------------------------
@@ -188,16 +201,32 @@ class Poisonable(ReferenceEngine):
         Poisonable.last = self
 
     @classmethod
-    def poison(cls) -> None:
+    def poison_weights(cls) -> None:
         cls.last.weights["unembed.W_U"].data.fill_(torch.nan)
 
+    @classmethod
+    def poison_gradients(cls) -> None:
+        cls.last.weights["unembed.W_U"].register_hook(lambda gradient: gradient / 0)
 
-def test_a_loss_that_is_not_finite_names_its_step(
-    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
+
+@pytest.mark.parametrize(
+    ("poison", "message"),
+    [
+        (Poisonable.poison_weights, "the loss is nan at step 5"),
+        (Poisonable.poison_gradients, "the norm of the gradient is (inf|nan) at step 5"),
+    ],
+)
+def test_what_is_not_finite_ends_the_training_with_its_step(
+    procedure: Procedure,
+    cfg: ModelConfig,
+    state: State,
+    training: TrainingConfig,
+    poison: Callable[[], None],
+    message: str,
 ) -> None:
     sink = MemorySink()
-    with pytest.raises(TrainingError, match="at step 5"):
-        train(procedure, cfg, state, training, 0, sink=sink, progress=at(5, Poisonable.poison), engine=Poisonable)
+    with pytest.raises(TrainingError, match=message):
+        train(procedure, cfg, state, training, 0, sink=sink, progress=at(5, poison), engine=Poisonable)
     assert [row["step"] for row in sink.rows] == [0, 4] and sorted(sink.checkpoints) == [0, 1, 3]
 
 
@@ -250,8 +279,8 @@ def test_a_crash_costs_what_came_after_the_resume_point(
     procedure, cfg, settings, state = complicated()
     sink = SavesAt(saved)
     # a point is saved when the next iteration begins, so the crash comes one step later
-    with pytest.raises(Crash):
-        train(procedure, cfg, state, settings, 7, sink=sink, resume_every_s=0, progress=at(killed + 1, crash))
+    with pytest.raises(PowerCutError):
+        train(procedure, cfg, state, settings, 7, sink=sink, resume_every_s=0.0, progress=at(killed + 1, crash))
     assert sink.resume is not None and sink.resume.course.step == saved
     n_steps: list[int] = []
     result = train(procedure, cfg, state, settings, 7, sink=sink, progress=lambda done, *_: n_steps.append(done))
@@ -262,7 +291,7 @@ def test_a_crash_costs_what_came_after_the_resume_point(
 def test_a_crash_before_any_resume_point_starts_again(uninterrupted: tuple[TrainingResult, MemorySink]) -> None:
     procedure, cfg, settings, state = complicated()
     sink = MemorySink()
-    with pytest.raises(Crash):
+    with pytest.raises(PowerCutError):
         train(procedure, cfg, state, settings, 7, sink=sink, progress=at(21, crash))
     assert sink.resume is None and len(sink.rows) == 5
     assert same_as(uninterrupted, train(procedure, cfg, state, settings, 7, sink=sink), sink)
@@ -304,7 +333,9 @@ def test_ctrl_c_in_the_last_validation_loses_nothing(
     assert sink.rows == undisturbed.rows
 
 
-def test_a_thread_leaves_ctrl_c_alone(procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig) -> None:
+def test_a_thread_leaves_ctrl_c_alone(
+    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
+) -> None:
     results: list[TrainingResult] = []
     thread = threading.Thread(target=lambda: results.append(train(procedure, cfg, state, training, 0)))
     thread.start()

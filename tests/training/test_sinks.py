@@ -22,7 +22,9 @@ def sink(tmp_path: Path) -> FolderSink:
 
 
 def resume_point(state: State) -> ResumePoint:
-    return ResumePoint("f00", COURSE, Snapshot(state, {n: t + 1 for n, t in state.items()}, {n: t * t for n, t in state.items()}))
+    return ResumePoint(
+        "f00", COURSE, Snapshot(state, {n: t + 1 for n, t in state.items()}, {n: t * t for n, t in state.items()})
+    )
 
 
 def test_rows_are_there_at_once_and_are_cut(sink: FolderSink) -> None:

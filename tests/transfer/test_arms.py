@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mechproc.errors import ConfigError
-from mechproc.transfer import Noise, Recipe, arm, attention_only, composition, fresh, full, part, permuted
+from mechproc.transfer import Noise, Permute, Recipe, arm, attention_only, composition, fresh, full, part, permuted
 
 
 def test_every_arm_has_a_name_of_its_own():
@@ -24,6 +24,11 @@ def test_every_arm_has_a_name_of_its_own():
         "copy embedding (set)": Recipe(embedding="copy", donor="set"),
     }
     assert {name: arm(recipe) for name, recipe in named.items()} == {name: name for name in named}
+
+
+def test_permuted_permutes_all_that_is_moved():
+    plain = composition("set", "eca")
+    assert permuted(plain) == plain.replace(perturb={"attn": Permute(), "mlp": Permute()})
 
 
 def test_permuted_needs_something_to_permute():

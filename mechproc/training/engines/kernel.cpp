@@ -93,7 +93,8 @@ INLINE inline void activate(Vec x, Vec& value, Vec& slope) {
 
 // y[r][c] = (y[r][c] if add) + (b[c] if b) + sum_i x[r][i] w[i][c] for ROWS tokens and COLUMNS outputs
 template <int ROWS, int COLUMNS>
-INLINE inline void product_tile(const Vec* x, long xs, long n_in, const float* w, long ws, const float* b, bool add, Vec* y, long ys) {
+INLINE inline void product_tile(const Vec* x, long xs, long n_in, const float* w, long ws, const float* b, bool add,
+    Vec* y, long ys) {
   Vec sum[ROWS][COLUMNS];
   unroll<ROWS>([&](auto r) INLINE { unroll<COLUMNS>([&](auto c) INLINE {
     sum[r][c] = add ? y[r * ys + c] : Vec{};
@@ -111,17 +112,21 @@ INLINE inline void product_tile(const Vec* x, long xs, long n_in, const float* w
 }
 
 template <int ROWS>
-inline void product_rows(const Vec* x, long xs, long n_in, const float* w, long n_out, const float* b, bool add, Vec* y, long ys) {
+inline void product_rows(const Vec* x, long xs, long n_in, const float* w, long n_out, const float* b, bool add,
+    Vec* y, long ys) {
   long c = 0;
-  for (; c + TILE_COLUMNS <= n_out; c += TILE_COLUMNS) product_tile<ROWS, TILE_COLUMNS>(x, xs, n_in, w + c, n_out, b ? b + c : b, add, y + c, ys);
+  for (; c + TILE_COLUMNS <= n_out; c += TILE_COLUMNS) product_tile<ROWS, TILE_COLUMNS>(x, xs, n_in, w + c, n_out,
+      b ? b + c : b, add, y + c, ys);
   for (; c + 4 <= n_out; c += 4) product_tile<ROWS, 4>(x, xs, n_in, w + c, n_out, b ? b + c : b, add, y + c, ys);
   for (; c < n_out; c++) product_tile<ROWS, 1>(x, xs, n_in, w + c, n_out, b ? b + c : b, add, y + c, ys);
 }
 
 // y[n][n_out] = x[n][n_in] w[n_in][n_out], plus b, plus what y was
-static void product(const Vec* x, long xs, long n, long n_in, const float* w, long n_out, const float* b, bool add, Vec* y, long ys) {
+static void product(const Vec* x, long xs, long n, long n_in, const float* w, long n_out, const float* b, bool add,
+    Vec* y, long ys) {
   long r = 0;
-  for (; r + TILE_ROWS <= n; r += TILE_ROWS) product_rows<TILE_ROWS>(x + r * xs, xs, n_in, w, n_out, b, add, y + r * ys, ys);
+  for (; r + TILE_ROWS <= n; r += TILE_ROWS) product_rows<TILE_ROWS>(x + r * xs, xs, n_in, w, n_out, b, add,
+      y + r * ys, ys);
   for (; r < n; r++) product_rows<1>(x + r * xs, xs, n_in, w, n_out, b, add, y + r * ys, ys);
 }
 
@@ -144,7 +149,8 @@ INLINE inline void gradient_tile(const Vec* x, long xs, const Vec* dy, long dys,
 template <int COLUMNS>
 inline void gradient_columns(const Vec* x, long xs, long n_in, const Vec* dy, long dys, long n, Vec* g, long gs) {
   long i = 0;
-  for (; i + TILE_ROWS <= n_in; i += TILE_ROWS) gradient_tile<TILE_ROWS, COLUMNS>(x + i, xs, dy, dys, n, g + i * gs, gs);
+  for (; i + TILE_ROWS <= n_in; i += TILE_ROWS) gradient_tile<TILE_ROWS, COLUMNS>(x + i, xs, dy, dys, n, g + i * gs,
+      gs);
   for (; i < n_in; i++) gradient_tile<1, COLUMNS>(x + i, xs, dy, dys, n, g + i * gs, gs);
 }
 
@@ -184,7 +190,8 @@ template <int STEP = 1>
 INLINE inline void transpose(Vec* rows) {
   if constexpr (STEP < LANES) {
     unroll<LANES>([&](auto i) INLINE {
-      if constexpr (!(i.value & STEP)) swap_halves<STEP>(rows[i], rows[i | STEP], std::make_integer_sequence<int, LANES>{});
+      if constexpr (!(i.value & STEP)) swap_halves<STEP>(rows[i], rows[i | STEP], std::make_integer_sequence<int,
+          LANES>{});
     });
     transpose<2 * STEP>(rows);
   }
@@ -217,7 +224,8 @@ struct Linear {
   // block = 1 for a transposed one.
   long at(long i, long j, long block) const { return j / block * n_in * block + i * block + j % block; }
 
-  void pack(long column, long n, long block, const float* weight, const float* bias, float scale, const float* ln_w, const float* ln_b) {
+  void pack(long column, long n, long block, const float* weight, const float* bias, float scale, const float* ln_w,
+      const float* ln_b) {
     for (long j = 0; j < n; j++) {
       double shift = bias ? bias[j] : 0.0;
       for (long i = 0; i < n_in; i++) {
@@ -233,12 +241,14 @@ struct Linear {
     memset(gw, 0, n_in * n_out * sizeof(Vec)), memset(gb, 0, n_out * sizeof(Vec));
   }
   // Inverse of pack for the gradients: those of the folded w and b, given as scalars, become those of the tensors.
-  void unpack(long column, long n, long block, const float* sw, const float* sb, const float* weight, float scale, const float* ln_w,
+  void unpack(long column, long n, long block, const float* sw, const float* sb, const float* weight, float scale,
+      const float* ln_w,
               const float* ln_b, float* g_weight, float* g_bias, float* g_ln_w, float* g_ln_b) const {
     for (long i = 0; i < n_in; i++) {
       double to_w = 0, to_b = 0;
       for (long j = 0; j < n; j++) {
-        float gw_ij = sw[i * n_out + column + j] * scale, gb_j = sb[column + j] * scale, value = weight[at(i, j, block)];
+        float gw_ij = sw[i * n_out + column + j] * scale, gb_j = sb[column + j] * scale, value = weight[at(i, j,
+            block)];
         g_weight[at(i, j, block)] += ln_w ? ln_w[i] * gw_ij + ln_b[i] * gb_j : gw_ij;
         to_w += double(value) * gw_ij, to_b += double(value) * gb_j;
       }
@@ -247,7 +257,8 @@ struct Linear {
     if (g_bias) for (long j = 0; j < n; j++) g_bias[j] += sb[column + j] * scale;
   }
 
-  void forward(const Vec* x, long n, Vec* y, bool add = false) const { product(x, n_in, n, n_in, w, n_out, b, add, y, n_out); }
+  void forward(const Vec* x, long n, Vec* y, bool add = false) const { product(x, n_in, n, n_in, w, n_out, b, add, y,
+      n_out); }
   void backward_input(const Vec* dy, long n, Vec* dx, bool add = false) const {
     product(dy, n_out, n, n_out, wt, n_in, nullptr, add, dx, n_in);
   }
@@ -256,7 +267,8 @@ struct Linear {
     for (long t = 0; t < n; t += BLOCK) {
       const Vec *xt = x + t * n_in, *dyt = dy + t * n_out;
       long m = n - t < BLOCK ? n - t : BLOCK, j = 0;
-      for (; j + TILE_COLUMNS <= n_out; j += TILE_COLUMNS) gradient_columns<TILE_COLUMNS>(xt, n_in, n_in, dyt + j, n_out, m, gw + j, n_out);
+      for (; j + TILE_COLUMNS <= n_out; j += TILE_COLUMNS) gradient_columns<TILE_COLUMNS>(xt, n_in, n_in, dyt + j,
+          n_out, m, gw + j, n_out);
       for (; j + 4 <= n_out; j += 4) gradient_columns<4>(xt, n_in, n_in, dyt + j, n_out, m, gw + j, n_out);
       for (; j < n_out; j++) gradient_columns<1>(xt, n_in, n_in, dyt + j, n_out, m, gw + j, n_out);
       for (j = 0; j + 8 <= n_out; j += 8) bias_gradient<8>(dyt + j, n_out, m, gb + j);
@@ -316,7 +328,8 @@ static void philox(const Dropout& drop, uint32_t site, const Words& item, const 
 }
 
 // y = x dropped out, for n tokens at `position`. Used on gradients too: masks are computed twice rather than kept.
-static void drop_out(const Dropout& drop, Site site, long layer, const Words& item, const Ints* position, const Vec* x, long n, long width, Vec* y) {
+static void drop_out(const Dropout& drop, Site site, long layer, const Words& item, const Ints* position,
+    const Vec* x, long n, long width, Vec* y) {
   for (long t = 0; t < n; t++, x += width, y += width)
     for (long i = 0; i < width; i += 4) {
       Words word[4];
@@ -333,7 +346,8 @@ struct PatternMask {
   template <int N>
   INLINE void at(long s, const Ints* position, Words (*word)[4]) const {
     if (s == 0 || (first_unit + s) % 4 == 0)
-      for (int t = 0; t < N; t++) philox(*drop, PATTERN << 16 | layer, item, (Words)position[t] << 16 | uint32_t((first_unit + s) / 4), word[t]);
+      for (int t = 0; t < N; t++) philox(*drop, PATTERN << 16 | layer, item,
+          (Words)position[t] << 16 | uint32_t((first_unit + s) / 4), word[t]);
   }
 };
 
@@ -347,7 +361,8 @@ template <int D_HEAD> constexpr int QUERIES_BACK = LANES == 16 && D_HEAD == 4 ? 
 // arrive in units of log 2. e [key][query] keeps 2^(score - max), and `inverse` [query] 1 / sum: the pattern is e * inverse.
 // With dropout e is negative where the pattern is dropped.
 template <int D_HEAD, int N, bool DROP>
-static void attend(const Vec* q, long qs, const Vec* k, const Vec* v, long kvs, long n_all, long n_keys, const Ints* seen, Vec* e, Vec* inverse,
+static void attend(const Vec* q, long qs, const Vec* k, const Vec* v, long kvs, long n_all, long n_keys,
+    const Ints* seen, Vec* e, Vec* inverse,
                    long inverse_s, Vec* z, long zs, const PatternMask& mask) {
   Vec top[N];
   unroll<N>([&](auto t) INLINE { top[t] = splat(-INF); });
@@ -395,8 +410,10 @@ static void attend(const Vec* q, long qs, const Vec* k, const Vec* v, long kvs, 
 // dq, dk, dv of N of the queries that `attend` computed EN at a time. With p the pattern: dv += p dz, and the gradient of a
 // score is p (dz.v - dz.z), because sum_s p dz.v = dz.z. Multiplying dz by `inverse` first spares one product for each e.
 template <int D_HEAD, int N, int EN, bool DROP>
-static void attend_backward(const Vec* q, long qs, const Vec* k, const Vec* v, long kvs, long n_keys, const Vec* e, const Vec* inverse,
-                            long inverse_s, const Vec* z, const Vec* dz, long zs, Vec* dq, Vec* dk, Vec* dv, float scale) {
+static void attend_backward(const Vec* q, long qs, const Vec* k, const Vec* v, long kvs, long n_keys, const Vec* e,
+    const Vec* inverse,
+                            long inverse_s, const Vec* z, const Vec* dz, long zs, Vec* dq, Vec* dk, Vec* dv,
+                                float scale) {
   Vec query[N][D_HEAD], grad[N][D_HEAD], sum[N][D_HEAD] = {}, own[N] = {};
   unroll<N>([&](auto t) INLINE {
     unroll<D_HEAD>([&](auto i) INLINE {
@@ -450,7 +467,8 @@ enum Status { OK = 0, BAD_TOKEN = 1, BAD_POSITION = 2, BAD_TARGET = 3 };
 struct Block {  // names of activations: x* normalised input, r* 1 / deviation of a LayerNorm
   Linear q, kv, o, in, out;
   Vec *x1, *r1, *xq, *qs, *kvs, *e, *inverse, *z, *x2, *r2, *hidden, *slope;
-  const float *ln1_w, *ln1_b, *W_Q, *b_Q, *W_K, *b_K, *W_V, *b_V, *W_O, *b_O, *ln2_w, *ln2_b, *W_in, *b_in, *W_out, *b_out;
+  const float *ln1_w, *ln1_b, *W_Q, *b_Q, *W_K, *b_K, *W_V, *b_V, *W_O, *b_O, *ln2_w, *ln2_b, *W_in, *b_in, *W_out,
+      *b_out;
 };
 
 struct Slice {
@@ -463,15 +481,18 @@ struct Slice {
   const float *W_E, *W_pos, *ln_w, *ln_b, *W_U, *b_U;
   Block* blocks;
   Linear unembed;
-  Vec *residual, *at_places, *xf, *rf, *logits, *d_residual, *d_places, *dx, *dx_places, *d_hidden, *dz, *dqs, *dkvs, *weight, *branch;
+  Vec *residual, *at_places, *xf, *rf, *logits, *d_residual, *d_places, *dx, *dx_places, *d_hidden, *dz, *dqs, *dkvs,
+      *weight, *branch;
   Ints *place_pos, *place_target, *seen;
   int64_t* place_item;  // [place][lane], index into batch.real
   int64_t item[LANES];
   Words item_word;
   int32_t last[LANES];  // last scored position of each lane; -1 for a lane without an item
 
-  Slice(const Shape& m, const Batch& batch, const Dropout* drop, const float* weights, float* gradient, bool train, Arena& arena)
-      : m(m), batch(batch), drop(drop), weights(weights), gradient(gradient), d(m.d_model), D(m.n_heads * m.d_head), n_pos(batch.n_pos) {
+  Slice(const Shape& m, const Batch& batch, const Dropout* drop, const float* weights, float* gradient, bool train,
+      Arena& arena)
+      : m(m), batch(batch), drop(drop), weights(weights), gradient(gradient), d(m.d_model), D(m.n_heads * m.d_head),
+          n_pos(batch.n_pos) {
     const long T = n_pos, S = batch.n_places, M = m.d_mlp, V = m.d_vocab, most = T > S ? T : S;
     blocks = arena.take<Block>(m.n_layers);
     Block counted;
@@ -509,7 +530,8 @@ struct Slice {
   void pack() {
     const float* at = weights;
     auto next = [&](long n) { const float* tensor = at; at += n; return tensor; };
-    auto next_norm = [&](const float*& w, const float*& b) { w = m.norm ? next(d) : nullptr, b = m.norm ? next(d) : nullptr; };
+    auto next_norm = [&](const float*& w, const float*& b) { w = m.norm ? next(d) : nullptr,
+        b = m.norm ? next(d) : nullptr; };
     W_E = next(m.d_vocab * d), W_pos = next(m.n_ctx * d);
     const float scale = LOG2_E / sqrtf(float(m.d_head));
     for (long l = 0; l < m.n_layers; l++) {
@@ -552,7 +574,8 @@ struct Slice {
       memset(x.wt, 0, x.n_in * x.n_out * sizeof(float)), memset(x.b, 0, x.n_out * sizeof(float));
       add_lane_sums(x.gw, x.n_in * x.n_out, x.wt), add_lane_sums(x.gb, x.n_out, x.b);
     });
-    auto undo = [&](Linear& x, long column, long n, long block, const float* W, const float* b, float scale, const float* w, const float* s) {
+    auto undo = [&](Linear& x, long column, long n, long block, const float* W, const float* b, float scale,
+        const float* w, const float* s) {
       x.unpack(column, n, block, x.wt, x.b, W, scale, w, s, grad(W), grad(b), grad(w), grad(s));
     };
     const float scale = LOG2_E / sqrtf(float(m.d_head));
@@ -650,7 +673,8 @@ struct Slice {
   }
   void scatter_add(const Vec* from, long S, Vec* to) const {
     for (long n = 0; n < S; n++)
-      for (long l = 0; l < LANES; l++) for (long i = 0; i < d; i++) to[place_pos[n][l] * d + i][l] += from[n * d + i][l];
+      for (long l = 0; l < LANES; l++) for (long i = 0; i < d;
+          i++) to[place_pos[n][l] * d + i][l] += from[n * d + i][l];
   }
 
   template <int D_HEAD, int N, bool DROP>
@@ -667,13 +691,15 @@ struct Slice {
       Vec *z = b.z + at + h * D_HEAD, *inverse = b.inverse + first * m.n_heads + h;
       if (!back) {
         const PatternMask mask{drop, uint32_t(&b - blocks), uint32_t(h * m.n_ctx), item_word};
-        attend<D_HEAD, N, DROP>(q, D, k, v, (2 * D), least + 1, n_keys, limit + first, e, inverse, m.n_heads, z, D, mask);
+        attend<D_HEAD, N, DROP>(q, D, k, v, (2 * D), least + 1, n_keys, limit + first, e, inverse, m.n_heads, z, D,
+            mask);
         continue;
       }
       constexpr int B = N == 1 ? 1 : QUERIES_BACK<D_HEAD>;
       Vec *dk = dkvs + h * D_HEAD, *dv = dk + D;
       for (long t = 0; t < N; t += B)
-        attend_backward<D_HEAD, B, N, DROP>(q + t * D, D, k, v, (2 * D), n_keys, e + t, inverse + t * m.n_heads, m.n_heads,
+        attend_backward<D_HEAD, B, N, DROP>(q + t * D, D, k, v, (2 * D), n_keys, e + t, inverse + t * m.n_heads,
+            m.n_heads,
                                       z + t * D, dz + at + h * D_HEAD + t * D, D, dqs + at + h * D_HEAD + t * D, dk, dv,
                                             DROP ? drop->scale : 1.0f);
     }
@@ -833,7 +859,8 @@ int64_t mechproc_workspace(const Shape* shape, int64_t n_pos, int64_t n_places, 
 
 // Works on items[n_items] of the batch. Writes the summed loss (nats), `correct` [item][place] of these items, and, unless
 // null, the gradient of the summed loss. Returns a Status.
-int mechproc_slice(const Shape* shape, const float* weights, const Batch* batch, const Dropout* dropout, const int64_t* items, int64_t n_items, char* workspace,
+int mechproc_slice(const Shape* shape, const float* weights, const Batch* batch, const Dropout* dropout,
+    const int64_t* items, int64_t n_items, char* workspace,
                    double* loss, uint8_t* correct, float* gradient) {
   Arena arena{workspace + (64 - reinterpret_cast<uintptr_t>(workspace) % 64) % 64};
   Slice slice(*shape, *batch, dropout, weights, gradient, gradient != nullptr, arena);

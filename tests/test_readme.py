@@ -1,0 +1,33 @@
+"""What the README shows runs as it stands."""
+
+import re
+from pathlib import Path
+
+from mechproc.procedures import Procedure
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_procedure_of_ones_own_runs(monkeypatch, capsys):
+    monkeypatch.setattr(Procedure, "family", dict(Procedure.family or {}))
+    (code,) = [block for block in BLOCKS if "class Last(Procedure)" in block]
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        *listed, _, answer = line.split()
+        assert answer == f"[{listed[-1]}]"
+
+
+def test_every_verb_is_in_the_readme_and_the_other_way_round():
+    from mechproc.cli import VERBS
+
+    verbs = {verb.__name__.rsplit(".", 1)[-1].replace("import_model", "import") for verb in VERBS}
+    assert verbs == set(re.findall(r"^\| `mechproc (\w+)", README, flags=re.MULTILINE))
+
+
+def test_files_that_the_readme_names_exist():
+    root = Path(__file__).parents[1]
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (root / target).exists(), target
