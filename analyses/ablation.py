@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from analyses.alignment import Layout, derangement, frequent, layouts
+from analyses.alignment import Layout, cut, derangement, frequent, layouts, longest_first
 from analyses.models import Models, batches, by_seed
 from mechproc.errors import ConfigError, PartError, require
 from mechproc.model.config import ModelConfig
@@ -94,7 +94,7 @@ def run(
     require(
         n_left_out <= len(kept), "items", rare, "items that share their lengths, or more of them (n_items, reference)"
     )
-    block = block.take(kept)
+    block = longest_first(block.take(kept))
 
     columns, intact = [], {}
     for label, model in found.items():
@@ -191,26 +191,31 @@ def _source(
         return lambda batch, own: {hook: torch.zeros_like(activation) for hook, activation in own.items()}
     if reference is None:
         partner = derangement(layouts(block), seed)
-        return lambda batch, own: _run(model, block.tokens[partner[batch]], hooks)[1]
+        return lambda batch, own: _run(model, cut(block.take(partner[batch])).tokens, hooks)[1]
     number_of = {layout: i for i, layout in enumerate(dict.fromkeys(layouts(block)))}
     means = _means(model, reference, number_of, hooks)
     group = torch.tensor([number_of[layout] for layout in layouts(block)], device=model.cfg.device)
-    return lambda batch, own: {hook: means[hook][group[batch]] for hook in own}
+    return lambda batch, own: {hook: _like(means[hook], own[hook])[group[batch]] for hook in own}
 
 
 def _means(model: HookedTransformer, reference: Block, number_of: dict[Layout, int], hooks: list[str]) -> Activations:
     """The mean of each activation over the reference items of each layout: [layout, ...]; summed in float64."""
     groups = np.array([number_of.get(layout, -1) for layout in layouts(reference)])
-    reference = reference.take(np.flatnonzero(groups >= 0))
-    group = torch.tensor(groups[groups >= 0], device=model.cfg.device)
+    reference = longest_first(reference.take(np.flatnonzero(groups >= 0)))  # so that the first batch is the widest
+    group = torch.tensor([number_of[layout] for layout in layouts(reference)], device=model.cfg.device)
     counts = torch.bincount(group)
     sums: Activations = {}
     for batch in batches(len(reference)):
-        for hook, activation in _run(model, reference.tokens[batch], hooks)[1].items():
+        for hook, activation in _run(model, cut(reference.take(batch)).tokens, hooks)[1].items():
             if hook not in sums:
                 sums[hook] = activation.new_zeros((len(number_of), *activation.shape[1:]), dtype=torch.float64)
-            sums[hook].index_add_(0, group[batch], activation.double())
+            _like(sums[hook], activation).index_add_(0, group[batch], activation.double())
     return {hook: (s / counts.view(-1, *[1] * (s.ndim - 1))).to(model.cfg.dtype) for hook, s in sums.items()}
+
+
+def _like(activations: Tensor, narrower: Tensor) -> Tensor:
+    """A view of ``activations`` with as many positions as ``narrower`` has; items stay."""
+    return activations[(slice(None), *(slice(n) for n in narrower.shape[1:]))]
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -227,7 +232,7 @@ def _measure(
     """The score of each scored token, float64: intact in the first row, then with each part ablated."""
     columns = []
     for batch in batches(len(block)):
-        items = block.take(batch)
+        items = cut(block.take(batch))
         logits, own = _run(model, items.tokens, _hooks(sites_of))
         require(bool(torch.isfinite(logits).all()), f"logits of seed {seed}", "NaN or infinity", "finite numbers")
         if batch.start == 0:

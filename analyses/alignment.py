@@ -41,3 +41,16 @@ def derangement(groups: list[Layout], seed: int) -> np.ndarray:
         ring = rng.permutation(group)
         partner[ring] = np.roll(ring, 1)
     return partner
+
+
+def longest_first(block: Block) -> Block:
+    """The same items, sorted, so that batches are cut to their longest item with little padding left (see ``cut``)."""
+    return block.take(np.argsort(-block.n_tokens, kind="stable"))
+
+
+def cut(block: Block) -> Block:
+    """The same items without the columns that are padding in all of them and that nothing is predicted in."""
+    last_scored = int(np.flatnonzero(block.scored.any(axis=0)).max(initial=-1))
+    n_pos = max(int(block.n_tokens.max()), last_scored + 2)
+    latents = {name: values[:, :n_pos] for name, values in block.latents.items()}
+    return Block(block.tokens[:, :n_pos], block.n_tokens, block.scored[:, :n_pos], latents)

@@ -93,18 +93,21 @@ class Story:
         difference = interval(self.head_effect - self.other_heads_effect)
         before, after = (self._looking_at(self.looking, when) for when in ("before", "after"))
         control = self._looking_at(self.looking_control, "after")
-        lead = (
-            f"In these models the head that looks at the {self.mask} most"
-            if difference.excludes_zero and self.head_effect.mean() > self.other_heads_effect.mean()
-            else f"It is undecided whether one head carries it: the head that looks at the {self.mask} most"
-        )
+        looks = self.study.run_of(self.arm, self.study.seeds[0]).procedure.mask_names[self.mask].split(":")[0]
+        gap = self.head_effect - self.other_heads_effect
+        if difference.low > 0:
+            lead = "One head of each model carries more of it than the others do on average"
+        elif difference.high < 0:
+            lead = "The head looked for carries less of it than the others do on average"
+        else:
+            lead = "Whether one head carries more of it than the others is undecided"
         second = (
-            f"{lead} (chosen on validation items) costs {_points(self.head_effect.mean())} points of test accuracy "
-            f"when mean-ablated, the other heads {_points(self.other_heads_effect.mean())} on average (difference "
-            f"{_points((self.head_effect - self.other_heads_effect).mean())}, {_percent(difference.level)} interval "
-            f"{_points(difference.low)} to {_points(difference.high)}, {difference.n_seeds} seeds); it puts "
-            f"{_percent(before)} of its attention there before the task is trained and {_percent(after)} after, the "
-            f"best head of a {self.control} start {_percent(control)} after."
+            f"{lead}: the head that looks most {looks} (chosen on validation items) costs "
+            f"{_points(self.head_effect.mean())} points of test accuracy when mean-ablated, the other heads "
+            f"{_points(self.other_heads_effect.mean())} on average (difference {_points(gap.mean())}, "
+            f"{_percent(difference.level)} interval {_points(difference.low)} to {_points(difference.high)}, "
+            f"{difference.n_seeds} seeds); it looks there with {_percent(before)} of its attention before the task is "
+            f"trained and {_percent(after)} after, the best head of a {self.control} start with {_percent(control)} after."
         )
         return first, second
 
@@ -164,7 +167,7 @@ def run(study: Study, store: Store, *, arm: str, control: str, mask: str, crosse
         heads=heads,
         looking=looking,
         looking_control=looking_control,
-        ablations=ablation.survey(models, task, n_items=N_ITEMS),
+        ablations=ablation.survey(models, task, _parts(models), n_items=N_ITEMS),
         example=example,
         example_seed=example_seed,
         example_patterns=attention.patterns(models[example_seed], example),
@@ -205,7 +208,7 @@ def report(story: Story) -> Report:
     page.heading("Where its heads look")
     page.figure(
         figures.before_after(story.looking, story.mask),
-        f"Attention on the {story.mask}, on validation items, before and after the task's training, {arm} arm.",
+        f"Attention on the target '{story.mask}', on validation items, before and after the task's training, {arm} arm.",
     )
     tokens = [
         study.run_of(arm, story.example_seed).procedure.token_names[t]
@@ -217,7 +220,7 @@ def report(story: Story) -> Report:
         tokens,
         np.nan_to_num(flat.reshape(-1, *flat.shape[2:])),
         f"All heads of the median seed ({story.example_seed}) on one test item. Its head that looks at the "
-        f"{story.mask} most is {story.heads[story.example_seed]}. One seed, one item: an illustration, no evidence.",
+        f"target '{story.mask}' most is {story.heads[story.example_seed]}. One seed, one item: an illustration, no evidence.",
         names,
     )
     page.heading("How it was made")
@@ -234,6 +237,12 @@ def _looked(
     after: dict[Label, HookedTransformer] = {seed: HookedTransformer(*store.model(run)) for seed, run in runs.items()}
     score = functools.partial(attention.scores, items=items, masks=masks)
     return after, attention.before_after(score(before), score(after))
+
+
+def _parts(models: dict[Label, HookedTransformer]) -> list[str]:
+    """The rows of the ablation maps: the attention of each layer as a whole, then its parts."""
+    cfg = next(iter(models.values())).cfg
+    return [*(f"L{layer}.attn" for layer in range(cfg.n_layers)), *ablation.map_parts(cfg)]
 
 
 def _longest(items: Block) -> Block:

@@ -41,7 +41,7 @@ def tell(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = No
     """Everything that ``mechproc demo`` does, for other seeds and sizes too."""
     from mechproc.cli.progress import RunLines
     from mechproc.files import write_json
-    from mechproc.studies.set_to_haystack import CROSSED, study
+    from mechproc.studies.set_to_haystack import CROSSED, MASK, study
     from mechproc.study.executors import one_thread
     from mechproc.study.store import Store
 
@@ -57,7 +57,7 @@ def tell(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = No
     from analyses import story as stories
 
     with one_thread():
-        story = stories.run(planned, store, arm="attention", control="random", mask="answer", crossed=CROSSED)
+        story = stories.run(planned, store, arm="attention", control="random", mask=MASK, crossed=CROSSED)
     stories.report(story).write(out / "report.html")
     for name in ("scores", "curves", "looking", "ablations"):
         getattr(story, name).save(out / f"{name}.json")

@@ -89,7 +89,9 @@ def test_a_run_is_not_finished_in_another_environment(tiny, store, monkeypatch):
     folder = store.folder(run)
     folder.mkdir(parents=True)
     (folder / "resume.safetensors").write_bytes(b"whatever")
-    (folder / "environment.json").write_text(json.dumps(provenance(choose("auto", run.model).label) | {"simd": "AVX-9000"}))
+    (folder / "environment.json").write_text(
+        json.dumps(provenance(choose("auto", run.model).label) | {"simd": "AVX-9000"})
+    )
     with one_thread(), pytest.raises(StoreError, match="simd: AVX-9000"):
         execute(run, store)
 

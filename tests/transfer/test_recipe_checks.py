@@ -35,7 +35,7 @@ SEED = 3
         ),
         (
             part("L0.H1", "set"),
-            {"n_heads": 2},
+            {"n_heads": 2, "d_head": 2},
             r"part 'L0\.H1' from donor 'set': blocks\.0\.attn\.W_Q is \[2, 8, 2\] there",
         ),
         (mlp_only("set"), {"d_mlp": 5}, r"blocks\.0\.mlp\.W_in is \[8, 5\] there and \[8, 6\] in this model"),
