@@ -37,6 +37,8 @@ Activations = dict[str, Tensor]
 Source = Callable[[slice, Activations], Activations]
 """What stands in for the activations of some of the items."""
 
+NO_OP_ITEMS = 8
+"""Items on which every part is first replaced by itself."""
 REFERENCE_ITEMS = 4096
 """Items of the validation split that means are taken over."""
 MIN_REFERENCE = 8
@@ -230,14 +232,12 @@ def _measure(
     seed: Label,
 ) -> Float[Tensor, "rows token"]:
     """The score of each scored token, float64: intact in the first row, then with each part ablated."""
+    _check_no_op(model, cut(block.take(slice(NO_OP_ITEMS))), sites_of)
     columns = []
     for batch in batches(len(block)):
         items = cut(block.take(batch))
         logits, own = _run(model, items.tokens, _hooks(sites_of))
         require(bool(torch.isfinite(logits).all()), f"logits of seed {seed}", "NaN or infinity", "finite numbers")
-        if batch.start == 0:
-            for part, where in sites_of.items():
-                _check_no_op(part, logits, _patched(model, items.tokens, where, own))
         stand_in = source(batch, own)
         ablated = [_patched(model, items.tokens, where, stand_in) for where in sites_of.values()]
         columns.append(torch.stack([_score(each, items, metric) for each in (logits, *ablated)]))
@@ -269,11 +269,14 @@ def _replace(activation: Tensor, hook: Any, site: Site, stand_in: Tensor) -> Ten
     return replaced
 
 
-def _check_no_op(part: str, intact: Tensor, patched: Tensor) -> None:
-    if not torch.equal(intact, patched):
-        raise RuntimeError(
-            f"{part}: replacing the activation by itself changed the logits; no ablation of it can be trusted"
-        )
+def _check_no_op(model: HookedTransformer, items: Block, sites_of: dict[str, tuple[Site, ...]]) -> None:
+    """Replace each part by itself: the logits must stay the same to the bit."""
+    intact, own = _run(model, items.tokens, _hooks(sites_of))
+    for part, where in sites_of.items():
+        if not torch.equal(intact.nan_to_num(), _patched(model, items.tokens, where, own).nan_to_num()):
+            raise RuntimeError(
+                f"{part}: replacing the activation by itself changed the logits; do not trust its ablation"
+            )
 
 
 def _score(logits: Float[Tensor, "item pos d_vocab"], items: Block, metric: Metric) -> Float[Tensor, " token"]:

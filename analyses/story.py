@@ -18,12 +18,14 @@ from analyses import ablation, attention, figures
 from analyses.report import Report
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Ablation
+from mechproc.model.parts import heads as heads_of
 from mechproc.procedures.base import Block
 from mechproc.study.family import Verdict
 from mechproc.study.result import Label, Result
 from mechproc.study.statistics import interval
 from mechproc.study.store import Store
 from mechproc.study.study import Study
+from mechproc.study.survival import Crossing, restricted_mean
 
 N_ITEMS = 1_000
 """Validation items that the head is chosen on, and test items that it is ablated on."""
@@ -71,10 +73,10 @@ class Story:
     def other_heads_effect(self) -> np.ndarray:
         """The same, mean over the other heads of the same model: the matched control, float64 [seed]."""
         effects = self.ablations.select(ablation=Ablation.MEAN.value)
-        names = [part for part in effects.coordinates["part"] if ".H" in str(part)]
+        names = heads_of(self.study.run_of(self.arm, self.study.seeds[0]).model)
         means = []
         for seed, head in self.heads.items():
-            others = [part for part in names if part != head]
+            others = [name for name in names if name != head]
             means.append(effects.select(part=others, seed=seed).values.mean())
         return np.array(means)
 
@@ -106,8 +108,9 @@ class Story:
             f"{_points(self.head_effect.mean())} points of test accuracy when mean-ablated, the other heads "
             f"{_points(self.other_heads_effect.mean())} on average (difference {_points(gap.mean())}, "
             f"{_percent(difference.level)} interval {_points(difference.low)} to {_points(difference.high)}, "
-            f"{difference.n_seeds} seeds); it looks there with {_percent(before)} of its attention before the task is "
-            f"trained and {_percent(after)} after, the best head of a {self.control} start with {_percent(control)} after."
+            f"{difference.n_seeds} seeds); it looks there with {_percent(before)} of its attention before the task "
+            f"is trained and {_percent(after)} after; the best head of a {self.control} start with {_percent(control)} "
+            "after."
         )
         return first, second
 
@@ -188,13 +191,15 @@ def report(story: Story) -> Report:
     page.table(pd.DataFrame([_verdict_row(v) for v in story.verdicts]), _family_caption(story))
     page.figure(figures.curves(story.curves), "How they got there.")
     page.table(
-        pd.DataFrame({"arm": list(story.n_crossed), f"crossed {story.crossed:.0%}": list(story.n_crossed.values())}),
-        f"How many of the {n} seeds ended above {story.crossed:.0%}. A mean over such scores is mostly this fraction.",
+        _crossing_table(story),
+        f"How many of the {n} seeds ended above {story.crossed:.0%}, and the mean steps to get there, counted to the "
+        "end of the training for those that did not (restricted mean of the Kaplan-Meier curve). A mean accuracy over "
+        "such seeds is mostly the fraction that crossed.",
     )
     page.heading("What the donors knew")
     page.table(
         story.donors,
-        "Each donor on its own rule: test accuracy, the best attainable, the best that needs no knowledge of the rule.",
+        "Each donor on its own rule: test accuracy, the best attainable, the best without knowledge of the rule.",
     )
     page.heading("Where it is")
     page.text(
@@ -208,7 +213,7 @@ def report(story: Story) -> Report:
     page.heading("Where its heads look")
     page.figure(
         figures.before_after(story.looking, story.mask),
-        f"Attention on the target '{story.mask}', on validation items, before and after the task's training, {arm} arm.",
+        f"Attention on the target '{story.mask}', on validation items, before and after training, {arm} arm.",
     )
     tokens = [
         study.run_of(arm, story.example_seed).procedure.token_names[t]
@@ -220,7 +225,7 @@ def report(story: Story) -> Report:
         tokens,
         np.nan_to_num(flat.reshape(-1, *flat.shape[2:])),
         f"All heads of the median seed ({story.example_seed}) on one test item. Its head that looks at the "
-        f"target '{story.mask}' most is {story.heads[story.example_seed]}. One seed, one item: an illustration, no evidence.",
+        f"target '{story.mask}' most is {story.heads[story.example_seed]}. One seed and one item: no evidence.",
         names,
     )
     page.heading("How it was made")
@@ -254,6 +259,22 @@ def _best(baselines: dict[str, float]) -> dict[str, float]:
     """The strongest predictor that does not know the rule."""
     name = max(baselines, key=lambda key: baselines[key])
     return {name: baselines[name]}
+
+
+def _crossing_table(story: Story) -> pd.DataFrame:
+    budget = float(story.study.run_of(story.arm, story.study.seeds[0]).training.steps)
+    rows = []
+    for arm in story.study.arms:
+        steps = story.crossings.select(arm=arm).values
+        crossings = [Crossing(budget if np.isnan(step) else step, not np.isnan(step)) for step in steps.tolist()]
+        rows.append(
+            {
+                "arm": arm,
+                "crossed": f"{story.n_crossed[arm]} of {len(crossings)}",
+                "restricted mean steps": f"{restricted_mean(crossings, budget):.0f} of {budget:.0f}",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:

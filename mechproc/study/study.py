@@ -16,6 +16,7 @@ from mechproc.study.provenance import PROVENANCE_FIELDS
 from mechproc.study.result import Result
 from mechproc.study.run import RunConfig
 from mechproc.study.store import Store
+from mechproc.study.survival import crossing_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +91,9 @@ class Study:
             for seed in self.seeds:
                 run = self.run_of(arm, seed)
                 metrics = store.metrics(run)
-                reached = metrics[metrics["token_accuracy"] >= threshold]["step"]
-                row.append(float(reached.iloc[0]) if len(reached) else float("nan"))
-                if not len(reached):
+                crossing = crossing_steps(metrics["step"].to_numpy(), metrics["token_accuracy"].to_numpy(), threshold)
+                row.append(crossing.step if crossing.crossed else float("nan"))
+                if not crossing.crossed:
                     never.append(({"arm": arm, "seed": seed}, f"not within {run.training.steps} steps"))
             steps.append(row)
         return self._result(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import analyses.models
 from analyses import ablation
-from analyses.alignment import derangement, frequent, layouts
+from analyses.alignment import cut, derangement, frequent, layouts, longest_first
 from mechproc.errors import ConfigError, PartError
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward
@@ -237,3 +237,17 @@ class TestAlignment:
             assert [groups[p] for p in partner] == groups
             seen.add(tuple(partner))
         assert len(seen) == 5
+
+    def test_longest_first(self):
+        block = longest_first(alternating((1, 2, 4), (3, 4, 6), (2, 1, 4), (4, 1, 5)))
+        assert block.n_tokens.tolist() == [6, 5, 4, 4]
+        assert block.tokens[:, 0].tolist() == [3, 4, 1, 2]
+
+    def test_cut_keeps_all_that_is_predicted(self):
+        block = alternating((1, 2, 4), (3, 4, 3))
+        narrow = cut(block)
+        assert narrow.tokens.tolist() == [[1, 2, 1, 2], [3, 4, 3, 0]]
+        assert narrow.scored.tolist() == block.scored[:, :4].tolist()
+        after_the_end = block.scored.copy()
+        after_the_end[1, 4] = True  # the target of position 4 is the token at 5
+        assert cut(Block(block.tokens, block.n_tokens, after_the_end, {})).tokens.shape == (2, 6)
