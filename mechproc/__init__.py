@@ -36,7 +36,6 @@ _HOME = {
     "load_model": "mechproc.model.io",
     "save_model": "mechproc.model.io",
 }
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,117 @@
+"""The command line: light to load, one line for each mistake, nothing lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mechproc.cli import main
+from mechproc.studies.set_to_haystack import Sizes, donor
+
+TINY = Sizes(d_model=8, n_heads=2, n_symbols=8, longest_list=4, donor_steps=4, batch_size=4)
+
+
+def write_config(path: Path, **changes) -> Path:
+    plain = donor(0, TINY).to_dict()
+    plain["training"] |= changes
+    path.write_text(json.dumps(plain))
+    return path
+
+
+@pytest.mark.parametrize(
+    "code", ["import mechproc", "import mechproc.procedures", "from mechproc.cli import main; main(['--help'])"]
+)
+def test_neither_torch_nor_transformer_lens_is_loaded_before_it_is_needed(code):
+    check = "import sys\ntry:\n    exec(sys.argv[1])\nexcept SystemExit:\n    pass\n"
+    check += "heavy = {'torch', 'transformer_lens', 'pandas', 'scipy'} & sys.modules.keys()\n"
+    check += "sys.exit(str(heavy) if heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", check, code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_run_trains_once_and_says_the_score(tmp_path, capsys):
+    config = write_config(tmp_path / "set.json")
+    assert main(["run", str(config), "--store", str(tmp_path / "runs")]) == 0
+    first = capsys.readouterr().out
+    assert "4 steps" in first and "ceiling 1.0000" in first
+    assert main(["run", str(config), "--store", str(tmp_path / "runs")]) == 0
+    again = capsys.readouterr().out
+    assert "steps" not in again and again.splitlines()[-1] == first.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "does not hold a JSON object"),
+        ("{}", "procedure is missing"),
+        ('{"procedure": {"kind": "sett"}}', "did you mean 'set'"),
+        ('{"procedur": 1}', "did you mean 'procedure'"),
+    ],
+)
+def test_a_malformed_config_is_one_clear_line(tmp_path, capsys, text, says):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    assert main(["run", str(path), "--store", str(tmp_path / "runs")]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("mechproc: ") and err.count("\n") == 1 and says in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_impossible_size_is_one_clear_line(tmp_path, capsys):
+    path = write_config(tmp_path / "set.json", batch_size=0)
+    assert main(["run", str(path), "--store", str(tmp_path / "runs")]) == 1
+    assert "batch_size = 0 is not allowed: at least 1" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_written_is_one_clear_line(tmp_path, capsys):
+    path = write_config(tmp_path / "set.json")
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    assert main(["run", str(path), "--store", str(tmp_path / "runs")]) == 1
+    err = capsys.readouterr().err
+    assert "cannot be written" in err and err.count("\n") == 1
+
+
+def test_a_pickle_is_not_read_unless_told_to(tmp_path, capsys):
+    import torch
+
+    (tmp_path / "config.json").write_text(
+        json.dumps({"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 4, "vocab_size": 5})
+    )
+    torch.save({"wte.weight": torch.zeros(5, 4)}, tmp_path / "pytorch_model.bin")
+    assert main(["import", str(tmp_path), str(tmp_path / "out.safetensors")]) == 1
+    err = capsys.readouterr().err
+    assert "is a pickle" in err and err.count("\n") == 1
+
+
+def test_show_names_the_nearest_procedure(capsys):
+    assert main(["show", "haystak"]) == 1
+    assert "did you mean 'haystack'" in capsys.readouterr().err
+    assert main(["show"]) == 0
+    assert main(["show", "set"]) == 0
+    assert "Best attainable token accuracy: 1.000" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_keeps_what_was_computed_and_the_same_command_goes_on(tmp_path):
+    config = write_config(tmp_path / "set.json", steps=4_000, evaluate_every=50)
+    command = [sys.executable, "-m", "mechproc", "run", str(config), "--store", str(tmp_path / "runs")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (rows := list(tmp_path.glob("runs/*/metrics.jsonl"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.count("\n") == 1 and "stopped" in err
+    n_rows = len(rows[0].read_text().splitlines())
+    assert rows[0].with_name("resume.safetensors").exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(rows[0].read_text().splitlines()) == 81 > n_rows
