@@ -44,13 +44,13 @@ def derangement(groups: list[Layout], seed: int) -> np.ndarray:
 
 
 def longest_first(block: Block) -> Block:
-    """The same items, sorted, so that batches are cut to their longest item with little padding left (see ``cut``)."""
-    return block.take(np.argsort(-block.n_tokens, kind="stable"))
+    """The same items, sorted by their last scored position, so that batches lose much when they are ``cut``."""
+    last_scored = block.scored.shape[1] - 1 - block.scored[:, ::-1].argmax(axis=1)
+    return block.take(np.argsort(-last_scored, kind="stable"))
 
 
 def cut(block: Block) -> Block:
-    """The same items without the columns that are padding in all of them and that nothing is predicted in."""
-    last_scored = int(np.flatnonzero(block.scored.any(axis=0)).max(initial=-1))
-    n_pos = max(int(block.n_tokens.max()), last_scored + 2)
+    """The same items up to the last token that is predicted in any of them: in a causal model the rest has no say."""
+    n_pos = int(np.flatnonzero(block.scored.any(axis=0)).max(initial=-1)) + 2
     latents = {name: values[:, :n_pos] for name, values in block.latents.items()}
-    return Block(block.tokens[:, :n_pos], block.n_tokens, block.scored[:, :n_pos], latents)
+    return Block(block.tokens[:, :n_pos], np.minimum(block.n_tokens, n_pos), block.scored[:, :n_pos], latents)

@@ -17,7 +17,7 @@ import torch
 from analyses import ablation, attention, figures
 from analyses.report import Report
 from mechproc.model.hooked import HookedTransformer
-from mechproc.model.parts import Ablation
+from mechproc.model.parts import Ablation, components
 from mechproc.model.parts import heads as heads_of
 from mechproc.procedures.base import Block
 from mechproc.study.family import Verdict
@@ -27,7 +27,7 @@ from mechproc.study.store import Store
 from mechproc.study.study import Study
 from mechproc.study.survival import Crossing, restricted_mean
 
-N_ITEMS = 1_000
+N_ITEMS = 500
 """Validation items that the head is chosen on, and test items that it is ablated on."""
 
 
@@ -245,9 +245,9 @@ def _looked(
 
 
 def _parts(models: dict[Label, HookedTransformer]) -> list[str]:
-    """The rows of the ablation maps: the attention of each layer as a whole, then its parts."""
+    """The rows of the ablation maps: embeddings, the attention of each layer as a whole, then heads and MLPs."""
     cfg = next(iter(models.values())).cfg
-    return [*(f"L{layer}.attn" for layer in range(cfg.n_layers)), *ablation.map_parts(cfg)]
+    return ["embed", "pos", *(f"L{layer}.attn" for layer in range(cfg.n_layers)), *components(cfg)]
 
 
 def _longest(items: Block) -> Block:

@@ -20,16 +20,17 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder of the report and the runs (default: demo)"
     )
+    parser.add_argument("--search", action="store_true", help="the seeds that its sizes were chosen on, for the record")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train what is missing, analyse, write the report, and say what was found."""
-    from mechproc.studies.set_to_haystack import SEEDS, Sizes
+    from mechproc.studies.set_to_haystack import SEARCH_SEEDS, SEEDS, Sizes
 
     started = time.monotonic()
-    story = tell(args.out, SEEDS, Sizes(), args.workers)
+    story = tell(args.out, SEARCH_SEEDS if args.search else SEEDS, Sizes(), args.workers)
     from mechproc.cli.progress import clock
 
     print(f"\n{args.out / 'report.html'} after {clock(time.monotonic() - started)}\n")
