@@ -68,18 +68,20 @@ def arms(
             hovertemplate="%{text}: %{x:.4f}<extra></extra>",
         )  # fmt: skip
         draw_mean(figure, values, found[row], colour, at=row - 0.17, label=name, horizontal=True)
-    for name, value in (lines or {}).items():
+    lines = dict(sorted((lines or {}).items(), key=lambda line: line[1]))
+    middle = (scores.values.min() + max([scores.values.max(), *lines.values()])) / 2
+    for number, (name, value) in enumerate(lines.items()):
         figure.add_vline(value, line={"color": GREY, "width": 1.2, "dash": "dot"})
-        figure.add_annotation(
-            x=value, y=1, yref="paper", yanchor="bottom", text=escaped(name), showarrow=False, textangle=-18,
-            xanchor="left", font={"size": 11, "color": GREY},
+        figure.add_annotation(  # each a line of text higher than the one before, written towards the middle
+            x=value, y=1, yref="paper", yanchor="bottom", yshift=15 * number, text=escaped(name), showarrow=False,
+            xanchor="left" if value <= middle else "right", font={"size": 11, "color": GREY},
         )  # fmt: skip
     figure.update_xaxes(title=escaped(f"{scores.name} ({scores.unit})"), tickformat=".0%" if percent else None)
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=[escaped(n) for n in names], range=[len(names) - 0.45, -0.55],
         showgrid=False, automargin=True,
     )  # fmt: skip
-    figure.update_layout(margin_t=70 if lines else 25)
+    figure.update_layout(margin_t=40 + 15 * len(lines) if lines else 25)
     return captioned(figure, scores, "Each dot is a seed; the diamond is their mean, the bar", found)
 
 

@@ -85,13 +85,12 @@ class Story:
         verdict = next(
             v for v in self.verdicts if v.comparison.treatment == self.arm and v.comparison.control == self.control
         )
-        words = {v.comparison.control: v.word for v in self.verdicts if v.comparison.treatment == self.arm}
         others = [
-            f"against {control} the same comparison is {word!r}"
-            for control, word in words.items()
-            if control != self.control
+            f"against {v.comparison.control}: {v.word} ({_points(v.comparison.mean)} points)"
+            for v in self.verdicts
+            if v.comparison.treatment == self.arm and v is not verdict
         ]
-        first = "; ".join([verdict.sentence(), *others]) + "."
+        first = "; ".join([_capital(verdict.sentence()), *others]) + "."
         difference = interval(self.head_effect - self.other_heads_effect)
         before, after = (self._looking_at(self.looking, when) for when in ("before", "after"))
         control = self._looking_at(self.looking_control, "after")
@@ -318,3 +317,7 @@ def _points(fraction: float) -> str:
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.0f} %"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

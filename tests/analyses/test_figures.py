@@ -59,8 +59,11 @@ class TestArms:
 
     def test_lines_at_ceiling_and_baselines(self):
         figure = figures.arms(scores(), {"best attainable": 1.0, "a value <of> the context": 0.14})
-        assert [shape.x0 for shape in figure.layout.shapes] == [1.0, 0.14]
-        assert figure.layout.annotations[1].text == "a value &lt;of&gt; the context"
+        assert [shape.x0 for shape in figure.layout.shapes] == [0.14, 1.0]
+        low, high = figure.layout.annotations
+        assert low.text == "a value &lt;of&gt; the context"
+        assert (low.xanchor, high.xanchor) == ("left", "right")  # towards the middle, so that neither is cut off
+        assert high.yshift > low.yshift
 
     def test_too_few_seeds_for_an_interval(self):
         figure = figures.arms(scores(3))
