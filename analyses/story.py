@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from analyses import ablation, attention, figures
 from analyses.report import Report
@@ -196,8 +195,13 @@ def report(story: Story) -> Report:
         "such seeds is mostly the fraction that crossed.",
     )
     page.heading("What the donors knew")
+    n_better = int((story.donors["accuracy"] > story.donors["baseline"]).sum())
+    page.text(
+        f"{n_better} of {len(story.donors)} donors know more of their rule than the best predictor without it. Where "
+        "that predictor is itself a mechanism, such as looking behind an earlier copy, it can be just what is carried over."
+    )
     page.table(
-        story.donors,
+        story.donors.rename(columns={"baseline_name": "that baseline"}),
         "Each donor on its own rule: test accuracy, the best attainable, the best without knowledge of the rule.",
     )
     page.heading("Where it is")
@@ -220,6 +224,12 @@ def report(story: Story) -> Report:
     ]
     flat = story.example_patterns.values[:, :, 0]
     names = [f"L{layer}.H{head}" for layer in range(flat.shape[0]) for head in range(flat.shape[1])]
+    layer, head = (int(number) for number in story.heads[story.example_seed][1:].split(".H"))
+    page.figure(
+        figures.pattern(story.example_patterns.select(item=0, layer=layer, head=head), tokens),
+        f"The head that looks at the target '{story.mask}' most, L{layer}.H{head} of the median seed "
+        f"({story.example_seed}).",
+    )
     page.attention(
         tokens,
         np.nan_to_num(flat.reshape(-1, *flat.shape[2:])),
@@ -228,7 +238,7 @@ def report(story: Story) -> Report:
         names,
     )
     page.heading("How it was made")
-    page.text(_how(story))
+    page.table(_how(story), f"The {arm} arm, seed {study.seeds[0]}; seeds differ in nothing else.")
     return page
 
 
@@ -298,17 +308,21 @@ def _family_caption(story: Story) -> str:
     )
 
 
-def _how(story: Story) -> str:
+def _how(story: Story) -> pd.DataFrame:
+    """What was run, a setting a row."""
     run = story.study.run_of(story.arm, story.study.seeds[0])
-    where = ", ".join(f"{key} {value}" for key, value in story.scores.provenance[0][1].items())
-    donors = "; ".join(
-        f"donor {name}: {donor.procedure.to_dict()}, {donor.training.to_dict()}" for name, donor in run.donors.items()
-    )
-    return (
-        f"Task: {run.procedure.to_dict()}. Model: {run.model.to_dict()}. Training: {run.training.to_dict()}. "
-        f"{donors}.\n\n"
-        f"Computed with {where}, torch {torch.__version__}."
-    )
+    rows = {"task": run.procedure, "model": run.model, "training": run.training, "recipe": run.recipe}
+    for name, donor in run.donors.items():
+        rows |= {f"donor {name}: rule": donor.procedure, f"donor {name}: training": donor.training}
+    settings = {what: _spelled(config.to_dict()) for what, config in rows.items()}
+    settings["computed with"] = _spelled(story.scores.provenance[0][1])
+    return pd.DataFrame({"what": list(settings), "settings": list(settings.values())})
+
+
+def _spelled(plain: Any) -> str:
+    if isinstance(plain, dict):
+        return ", ".join(f"{key} {_spelled(value)}" for key, value in plain.items())
+    return str(plain)
 
 
 def _points(fraction: float) -> str:
