@@ -198,7 +198,8 @@ def report(story: Story) -> Report:
     n_better = int((story.donors["accuracy"] > story.donors["baseline"]).sum())
     page.text(
         f"{n_better} of {len(story.donors)} donors know more of their rule than the best predictor without it. Where "
-        "that predictor is itself a mechanism, such as looking behind an earlier copy, it can be just what is carried over."
+        "that predictor is itself a mechanism, such as looking behind an earlier copy, it can be just what is carried "
+        "over."
     )
     page.table(
         story.donors.rename(columns={"baseline_name": "that baseline"}),
