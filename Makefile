@@ -30,7 +30,7 @@ format: venv
 	$(RUN) ruff format .
 
 bench: venv           ## speed, each figure beside its peer in one run
-	$(RUN) pytest -q -m 'slow or not slow' tests/benchmarks -s
+	$(RUN) pytest -q -m bench tests/benchmarks -s
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

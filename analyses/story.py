@@ -195,7 +195,7 @@ def report(story: Story) -> Report:
         "such seeds is mostly the fraction that crossed.",
     )
     page.heading("What the donors knew")
-    n_better = int((story.donors["accuracy"] > story.donors["baseline"]).sum())
+    n_better = int(np.sum(story.donors["accuracy"].to_numpy() > story.donors["baseline"].to_numpy()))
     page.text(
         f"{n_better} of {len(story.donors)} donors know more of their rule than the best predictor without it. Where "
         "that predictor is itself a mechanism, such as looking behind an earlier copy, it can be just what is carried "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from mechproc.config import Config
 from mechproc.errors import require
@@ -62,7 +62,7 @@ class ModelConfig(Config):
         require((self.d_input is not None) == vectors, "d_input", self.d_input, "given exactly when input is 'vectors'")
         require(not (vectors and self.tied_embeddings), "tied_embeddings", True, "False when input is 'vectors'")
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> ModelConfig:
         """A copy with some settings changed; widths that followed from others follow again, unless given."""
         if {"d_model", "n_heads"} & changes.keys() and self.d_head == self.d_model // self.n_heads:
             changes = {"d_head": None} | changes
