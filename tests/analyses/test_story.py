@@ -6,26 +6,12 @@ import numpy as np
 import pytest
 
 from mechproc.cli.demo import tell
-from mechproc.studies.set_to_haystack import Sizes
-
-TINY = Sizes(
-    d_model=8,
-    n_heads=2,
-    n_symbols=8,
-    longest_list=4,
-    n_keys=4,
-    n_values=8,
-    most_pairs=3,
-    donor_steps=4,
-    task_steps=12,
-    batch_size=4,
-)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def told(tmp_path_factory, tiny):
     out = tmp_path_factory.mktemp("demo")
-    return out, tell(out, (0, 1), TINY, workers=1)
+    return out, tell(out, (0, 1), tiny, workers=1)
 
 
 @pytest.mark.slow
@@ -69,8 +55,8 @@ def test_the_page_and_the_numbers_are_written_and_agree(told):
 
 
 @pytest.mark.slow
-def test_a_second_telling_trains_nothing(told, capsys):
+def test_a_second_telling_trains_nothing(told, tiny, capsys):
     out, story = told
-    again = tell(out, (0, 1), TINY, workers=1)
+    again = tell(out, (0, 1), tiny, workers=1)
     assert "0 trainings to do" in capsys.readouterr().out
     assert again.sentences() == story.sentences()

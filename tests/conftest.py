@@ -1,0 +1,21 @@
+"""What tests of several folders share."""
+
+import pytest
+
+from mechproc.studies.set_to_haystack import Sizes
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Sizes:
+    return Sizes(
+        d_model=8,
+        n_heads=2,
+        n_symbols=8,
+        longest_list=4,
+        n_keys=4,
+        n_values=8,
+        most_pairs=3,
+        donor_steps=4,
+        task_steps=12,
+        batch_size=4,
+    )
