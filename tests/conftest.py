@@ -1,5 +1,7 @@
 """What tests of several folders share."""
 
+import signal
+
 import pytest
 
 from mechproc.studies.set_to_haystack import Sizes
@@ -19,3 +21,11 @@ def tiny() -> Sizes:
         task_steps=12,
         batch_size=4,
     )
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    """Shells start background jobs with SIGINT ignored; tests of Ctrl-C need Python's own handler everywhere."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
