@@ -1,5 +1,6 @@
 """What the README shows runs as it stands."""
 
+import json
 import re
 from pathlib import Path
 
@@ -31,3 +32,18 @@ def test_files_that_the_readme_names_exist():
     root = Path(__file__).parents[1]
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (root / target).exists(), target
+
+
+def test_the_demo_s_numbers_are_those_of_the_results_file():
+    results = json.loads((Path(__file__).parents[1] / "results" / "set_to_haystack.json").read_text())
+    for arm, scores in results["accuracy"].items():
+        mean = 100 * sum(scores) / len(scores)
+        assert f"| {arm} | {mean:.1f} | {results['crossed'][arm]} of {len(scores)} |" in README
+    for verdict in results["verdicts"]:
+        low, high = 100 * verdict["low"], 100 * verdict["high"]
+        assert (
+            f"| {verdict['treatment']} against {verdict['control']} | {100 * verdict['mean_difference']:+.1f} "
+            f"| {low:+.1f} to {high:+.1f} | {verdict['adjusted_p']:.3f} | {verdict['word']} |"
+        ) in README
+    for effect in ("accuracy_lost_without_head", "accuracy_lost_without_other_heads"):
+        assert f"{100 * sum(results[effect]) / len(results[effect]):.1f}" in README

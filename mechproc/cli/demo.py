@@ -45,12 +45,15 @@ def tell(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = No
     from mechproc.studies.set_to_haystack import CROSSED, MASK, study
     from mechproc.study.executors import one_thread
     from mechproc.study.store import Store
+    from mechproc.training.engines import choose
 
     planned, store = study(seeds, sizes), Store(out / "runs")
     missing = len(store.missing([run for _, run in planned.runs]))
     print(
         f"{planned.name}: {len(planned.arms)} arms, {len(planned.seeds)} seeds, {missing} trainings to do", flush=True
     )
+    if hint := choose("auto", planned.runs[0][1].model).hint:
+        print(f"  slower, with the reference engine: {hint}", flush=True)
     started = time.monotonic()
     planned.complete(store, workers, RunLines())
     trained = time.monotonic()
