@@ -157,10 +157,13 @@ def survey(
 
 
 def map_parts(cfg: ModelConfig) -> list[str]:
-    """The rows of a survey: embeddings, heads each with its QK and OV, MLPs."""
+    """The rows of a survey: embeddings; for each layer its heads, their QK, their OV, and the MLP."""
     rows = ["embed", "pos"]
-    for part in components(cfg):
-        rows += [part] if part.endswith(".mlp") else [part, f"{part}.QK", f"{part}.OV"]
+    for layer in range(cfg.n_layers):
+        inside = [part for part in components(cfg) if part.startswith(f"L{layer}.")]
+        heads = [part for part in inside if not part.endswith(".mlp")]
+        rows += [f"{head}{circuit}" for circuit in ("", ".QK", ".OV") for head in heads]
+        rows += [part for part in inside if part not in heads]
     return rows
 
 

@@ -134,7 +134,6 @@ figcaption b { color: var(--ink); font-weight: 600; }
 table { border-collapse: collapse; font-size: 0.875rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; border-bottom: 1.5px solid var(--ink); padding: 0.35rem 0.8rem 0.35rem 0.5rem;
   vertical-align: bottom; white-space: nowrap; }
-.svg-container { margin: 0 auto; }
 td { white-space: nowrap; border-bottom: 1px solid var(--line); padding: 0.32rem 0.8rem 0.32rem 0.5rem; }
 tbody tr:nth-child(even) { background: var(--stripe); }
 th.number, td.number { text-align: right; }

@@ -150,6 +150,8 @@ class TestAgainstWeights:
         model = HookedTransformer(self.cfg, init_state(self.cfg, 3))
         result = ablation.survey([model], self.task, n_items=40)
         assert result.axes == ("ablation", "part", "seed")
+        heads = ["L0.H0", "L0.H1", "L0.H0.QK", "L0.H1.QK", "L0.H0.OV", "L0.H1.OV"]
+        assert result.coordinates["part"][:10] == ("embed", "pos", *heads, "L0.mlp", "L1.H0")
         undefined = {(where["ablation"], where["part"]) for where, _ in result.undefined}
         patterns = {("zero", f"L{layer}.H{head}.QK") for layer in range(2) for head in range(2)}
         assert undefined == {("mean", "pos"), ("resample", "pos")} | patterns
