@@ -12,6 +12,8 @@ def add(subparsers: Any) -> None:
     parser = subparsers.add_parser("run", help="train what a config file says, its donors first; resumes by itself")
     parser.add_argument("config", type=Path, help="a run config in JSON (the config of a run's config.json)")
     parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.add_argument("--engine", default="auto", help="auto (default), reference, torch or cpu, the C++ kernel")
+    parser.add_argument("--device", default="cpu", help="where the torch engine trains, such as cuda (default: cpu)")
     parser.set_defaults(run=run)
 
 
@@ -22,14 +24,16 @@ def run(args: argparse.Namespace) -> int:
     from mechproc.study.executors import one_thread
     from mechproc.study.run import RunConfig
     from mechproc.study.store import Store, read_json
+    from mechproc.training.engines import choose
 
     plain = read_json(args.config)
     config = RunConfig.from_dict(plain.get("config", plain), where=args.config.name)
+    choose(args.engine, config.model, device=args.device)  # what cannot train is said before anything starts
     store = Store(args.store)
     with one_thread():
         for needed in store.missing([config]):
             print(f"{needed.name}: training {needed.procedure.kind}, {needed.training.steps} steps", flush=True)
-            execute(needed, store, progress=Lines())
+            execute(needed, store, Lines(), args.engine, args.device)
     test = store.test(config)
     print(f"{store.folder(config)}: accuracy {test['accuracy']:.4f} on {test['n_items']} test items", end="")
     print(f" (ceiling {test['ceiling']:.4f}, best baseline {max(test['baselines'].values()):.4f})")

@@ -22,10 +22,16 @@ TEST_SEED = 0
 """Test items are those of this seed in every run: they are crossed with the seeds of the models."""
 
 
-def execute(run: RunConfig, store: Store, progress: Progress | None = None, engine: EngineName = "auto") -> None:
+def execute(
+    run: RunConfig,
+    store: Store,
+    progress: Progress | None = None,
+    engine: EngineName | str = "auto",
+    device: str = "cpu",
+) -> None:
     """Train one run whose donors are complete, going on from its resume point; nothing is done for a complete run.
 
-    ``engine`` makes the updates; ``auto`` takes the fastest that covers the model on this machine. The choice is
+    ``engine`` makes the updates on ``device``; ``auto`` takes the fastest that covers the model there. The choice is
     provenance, not identity.
 
     Raises ``StoreError`` when the folder cannot be written or is being written by another process, or when a donor is
@@ -34,13 +40,13 @@ def execute(run: RunConfig, store: Store, progress: Progress | None = None, engi
     """
     if store.is_complete(run):
         return
-    chosen = choose(engine, run.model)
+    chosen = choose(engine, run.model, device=device)
     donors = {name: store.model(donor) for name, donor in run.donors.items()}
     state = assemble(run.recipe, run.model, run.seed, donors)
     with store.writing(run) as folder:
         started = time.monotonic()
         sink = FolderSink(folder)
-        _record_provenance(folder, provenance(chosen.label), resuming=sink.resume_file.exists())
+        _record_provenance(folder, provenance(chosen.label, device), resuming=sink.resume_file.exists())
         result = train(
             run.procedure,
             run.model,

@@ -51,11 +51,12 @@ def philox4x32(
 class PhiloxDropout:
     """The dropout of one training step; see the module's docstring. Fits ``mechproc.model.forward.Dropout``."""
 
-    def __init__(self, rate: float, seed: int, step: int, n_ctx: int) -> None:
+    def __init__(self, rate: float, seed: int, step: int, n_ctx: int, first_item: int = 0) -> None:
+        """``first_item``: the place in the batch of the first item that is passed, where a batch comes in pieces."""
         require(0 <= rate < 1, "dropout", rate, "0 to below 1")
         require(0 <= seed < 2**64, "seed", seed, "0 to below 2^64 with dropout")
         require(n_ctx <= 2**16, "n_ctx", n_ctx, "at most 65536 with dropout")
-        self.rate, self.step, self.n_ctx = rate, step, n_ctx
+        self.rate, self.step, self.n_ctx, self.first_item = rate, step, n_ctx, first_item
         self.key = (seed & 0xFFFFFFFF, seed >> 32)
         self.threshold = np.uint64(round(rate * 2**32))
 
@@ -84,7 +85,7 @@ class PhiloxDropout:
         words = philox4x32(
             np.array(self.step, dtype=np.uint64),
             np.array(SITES[site] << 16 | layer, dtype=np.uint64),
-            np.arange(n_batch, dtype=np.uint64)[:, None, None],
+            np.arange(self.first_item, self.first_item + n_batch, dtype=np.uint64)[:, None, None],
             (positions[..., None].astype(np.uint64) << np.uint64(16)) | groups.astype(np.uint64),
             self.key,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from mechproc.errors import TrainingError
@@ -16,6 +17,7 @@ from mechproc.model.state import State
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import Batch
 from mechproc.training.dropout import PhiloxDropout
+from mechproc.training.evaluate import Score, evaluate
 from mechproc.training.optimizer import AdamW, Frozen
 from mechproc.training.schedule import learning_rate
 
@@ -45,6 +47,10 @@ class Engine(Protocol):
 
         Raises ``TrainingError`` that names the step, and changes no weight, when one of them is not finite.
         """
+        ...
+
+    def evaluate(self, batches: Iterable[Batch]) -> Score:
+        """Teacher-forced scores of the weights as they are now, without dropout."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -84,6 +90,9 @@ class ReferenceEngine:
         if not math.isfinite(norm):
             raise TrainingError(f"the norm of the gradient is {norm} at step {step}")
         return value, norm
+
+    def evaluate(self, batches: Iterable[Batch]) -> Score:
+        return evaluate(self.weights, self.cfg, batches)
 
     def snapshot(self) -> Snapshot:
         weights = {name: tensor.detach().clone() for name, tensor in self.weights.items()}

@@ -20,7 +20,7 @@ from mechproc.procedures.lengths import Curriculum
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import TrainStream, evaluation_batches
 from mechproc.training.engine import Engine, ReferenceEngine
-from mechproc.training.evaluate import Score, evaluate
+from mechproc.training.evaluate import Score
 from mechproc.training.optimizer import Frozen
 from mechproc.training.schedule import checkpoint_steps, learning_rate
 from mechproc.training.sinks import Course, MemorySink, ResumePoint, Sink
@@ -83,7 +83,7 @@ def train(
     course = _resumed(sink, fingerprint, worker)
     n_stages = procedure.lengths.n_stages
     stream = TrainStream(procedure, seed, training.batch_size)
-    validation = _Validation(procedure, cfg, training)
+    validation = _Validation(procedure, training, worker)
     checkpoints = frozenset(checkpoint_steps(training))
     started, first_step = time.monotonic(), course.step
     saved = started
@@ -94,7 +94,7 @@ def train(
             if course.step in checkpoints:
                 sink.checkpoint(course.step, cfg, worker.weights)
             if course.step % training.evaluate_every == 0 or course.step == training.steps:
-                score = validation.score(worker.weights, course.stage)
+                score = validation.score(course.stage)
                 sink.row(_row(course, training, score))
                 course, stopped = _judged(course, score.token_accuracy, training, procedure)
             if stopped or interrupted() or time.monotonic() - saved >= resume_every_s:
@@ -114,22 +114,22 @@ def train(
                 per_step = (time.monotonic() - started) / (course.step - first_step)
                 progress(course.step, training.steps, loss, per_step * (training.steps - course.step))
 
-    test = evaluate(worker.weights, cfg, evaluation_batches(procedure, training.n_test, "test"))
+    test = worker.evaluate(evaluation_batches(procedure, training.n_test, "test"))
     return TrainingResult(worker.snapshot().weights, course.step, course.stage, stopped, test)
 
 
 class _Validation:
     """The validation items of the current stage, drawn once."""
 
-    def __init__(self, procedure: Procedure, cfg: ModelConfig, training: TrainingConfig) -> None:
-        self.procedure, self.cfg, self.n_items = procedure, cfg, training.n_validation
+    def __init__(self, procedure: Procedure, training: TrainingConfig, engine: Engine) -> None:
+        self.procedure, self.n_items, self.engine = procedure, training.n_validation, engine
         self.stage = -1
 
-    def score(self, state: State, stage: int) -> Score:
+    def score(self, stage: int) -> Score:
         if stage != self.stage:
             of_stage = stage if self.procedure.lengths.n_stages > 1 else None
             self.stage, self.batches = stage, evaluation_batches(self.procedure, self.n_items, "validation", of_stage)
-        return evaluate(state, self.cfg, self.batches)
+        return self.engine.evaluate(self.batches)
 
 
 def _row(course: Course, training: TrainingConfig, score: Score) -> dict[str, float | int | None]:

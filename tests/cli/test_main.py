@@ -69,6 +69,15 @@ def test_an_impossible_size_is_one_clear_line(tmp_path, capsys):
     assert "batch_size = 0 is not allowed: at least 1" in capsys.readouterr().err
 
 
+def test_an_engine_or_device_that_is_not_there_is_said_before_anything_starts(tmp_path, capsys):
+    path = write_config(tmp_path / "set.json")
+    for option, value in [("--engine", "gpu"), ("--device", "nowhere")]:
+        assert main(["run", str(path), "--store", str(tmp_path / "runs"), option, value]) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and f"{option[2:]} = '{value}' is not allowed" in err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_store_that_cannot_be_written_is_one_clear_line(tmp_path, capsys):
     path = write_config(tmp_path / "set.json")
     (tmp_path / "runs").write_text("a file where the folder should be")

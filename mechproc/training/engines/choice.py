@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Callable
 from typing import Literal
 
-from mechproc.errors import ConfigError
+import torch
+
+from mechproc.errors import ConfigError, require
 from mechproc.model.config import ModelConfig
 from mechproc.training.engine import Engine, ReferenceEngine
 from mechproc.training.engines.build import KernelUnavailableError, library
 from mechproc.training.engines.cpu import refusal
 from mechproc.training.engines.cpu_engine import CpuEngine
+from mechproc.training.engines.torch_engine import TorchEngine
 
-EngineName = Literal["auto", "reference", "cpu"]
+EngineName = Literal["auto", "reference", "torch", "cpu"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Chosen:
     """An engine for ``mechproc.training.loop.train`` and what provenance records of it."""
 
     make: Callable[..., Engine]
-    name: Literal["reference", "cpu"]
+    name: Literal["reference", "torch", "cpu"]
     lanes: int | None = None
     """SIMD width of the CPU kernel."""
     hint: str | None = None
@@ -34,11 +38,19 @@ class Chosen:
         return self.name if self.lanes is None else f"{self.name}, {self.lanes} lanes"
 
 
-def choose(name: EngineName, cfg: ModelConfig, threads: int = 1) -> Chosen:
+def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: str = "cpu") -> Chosen:
     """The engine of that name; ``auto`` takes the CPU kernel where it works and says why where it does not.
 
-    Raises ``ConfigError`` when ``cpu`` is asked for and cannot be had.
+    ``device`` is torch's name of one, such as ``"cuda"``; on any other than the CPU only ``torch`` trains. Raises
+    ``ConfigError`` when the device is not there, or the engine cannot be had on it.
     """
+    known = typing.get_args(EngineName)
+    require(name in known, "engine", name, f"one of {', '.join(known)}")
+    if device != "cpu":
+        _check_device(device)
+        require(name in ("auto", "torch"), "engine", name, f"'torch' on device {device!r}")
+    if name == "torch" or device != "cpu":
+        return Chosen(functools.partial(TorchEngine, device=device), "torch")
     if name == "reference":
         return Chosen(ReferenceEngine, "reference")
     reason = refusal(cfg)
@@ -50,4 +62,12 @@ def choose(name: EngineName, cfg: ModelConfig, threads: int = 1) -> Chosen:
             reason = str(error)
     if name == "cpu":
         raise ConfigError(f"engine = 'cpu' is not allowed: {reason}")
-    return Chosen(ReferenceEngine, "reference", hint=reason)
+    return Chosen(TorchEngine, "torch", hint=reason)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device = {device!r} is not allowed: a device that torch can use here ({reason})") from None

@@ -103,10 +103,19 @@ def test_auto_takes_the_kernel_where_it_works(cfg: ModelConfig, lanes: int):
 
 def test_auto_falls_back_with_a_reason_and_cpu_does_not(cfg: ModelConfig, monkeypatch: pytest.MonkeyPatch):
     odd = ModelConfig(1, 2, 10, 8, 9)
-    assert choose("auto", odd).make is ReferenceEngine
+    assert choose("auto", odd).name == "torch"
     assert "not 5" in str(choose("auto", odd).hint)
     monkeypatch.setattr(build, "cpu_flags", set)
     chosen = choose("auto", cfg)
-    assert chosen.make is ReferenceEngine and "AVX2" in str(chosen.hint)
+    assert chosen.name == "torch" and "AVX2" in str(chosen.hint)
     with pytest.raises(ConfigError, match=r"engine = 'cpu' is not allowed: .*AVX2"):
         choose("cpu", cfg)
+
+
+def test_a_device_or_engine_that_is_not_there_is_refused(cfg: ModelConfig):
+    with pytest.raises(ConfigError, match="engine = 'gpu' is not allowed: one of auto, reference, torch, cpu"):
+        choose("gpu", cfg)
+    with pytest.raises(ConfigError, match="device = 'nowhere' is not allowed"):
+        choose("auto", cfg, device="nowhere")
+    with pytest.raises(ConfigError, match="engine = 'cpu' is not allowed: 'torch' on device 'meta'"):
+        choose("cpu", cfg, device="meta")
