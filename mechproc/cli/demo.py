@@ -53,7 +53,7 @@ def tell(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = No
         f"{planned.name}: {len(planned.arms)} arms, {len(planned.seeds)} seeds, {missing} trainings to do", flush=True
     )
     if hint := choose("auto", planned.runs[0][1].model).hint:
-        print(f"  slower, with the reference engine: {hint}", flush=True)
+        print(f"  slower, with the torch engine: {hint}", flush=True)
     started = time.monotonic()
     planned.complete(store, workers, RunLines())
     trained = time.monotonic()
