@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -66,7 +66,9 @@ def _in_processes(missing: list[RunConfig], store: Store, workers: int, done: Do
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     try:
         while waiting or running:
-            for identity in [i for i in waiting if needs[i] <= finished]:
+            # no more than there are workers: what waits inside the pool could not be called back on Ctrl-C
+            ready = [identity for identity in waiting if needs[identity] <= finished]
+            for identity in ready[: workers - len(running)]:
                 run = waiting.pop(identity)
                 running[pool.submit(execute, run, store)] = run
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -80,7 +82,7 @@ def _in_processes(missing: list[RunConfig], store: Store, workers: int, done: Do
             "a worker process died (out of memory?); complete runs are kept, the same call goes on"
         ) from error
     except BaseException:
-        _interrupt(pool)
+        _interrupt(pool, running)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -92,8 +94,12 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def _interrupt(pool: ProcessPoolExecutor) -> None:
-    """Let the workers write their resume points and stop."""
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in list(getattr(pool, "_processes", None) or {}):
-        os.kill(process, signal.SIGINT)
+def _interrupt(pool: ProcessPoolExecutor, running: Iterable[Future[None]]) -> None:
+    """Let the workers write their resume points and stop.
+
+    A terminal sends Ctrl-C to them too; whoever still trains after a moment was not told, and is told here.
+    """
+    processes = list(getattr(pool, "_processes", None) or {})
+    if wait(running, timeout=1.0).not_done:
+        for process in processes:
+            os.kill(process, signal.SIGINT)
