@@ -49,9 +49,10 @@ class Block:
         Items with fewer than ``k`` scored positions repeat position 0 in the places that are not real.
         """
         counts = self.scored.sum(axis=1)
-        order = np.argsort(~self.scored, axis=1, kind="stable")[:, : max(int(counts.max(initial=0)), 1)]
-        real = np.arange(order.shape[1]) < counts[:, None]
-        return np.where(real, order, 0), real
+        real = np.arange(max(int(counts.max(initial=0)), 1)) < counts[:, None]
+        positions = np.zeros(real.shape, dtype=np.int64)
+        positions[real] = np.nonzero(self.scored)[1]  # both go through the items in order
+        return positions, real
 
     def take(self, items: np.ndarray | slice) -> Block:
         """Some of the items, in the order asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Batch:
         Columns after the last scored position are cut: attention is causal, so they reach no scored prediction.
         """
         positions, real = block.positions()
-        targets = np.take_along_axis(block.targets, positions, axis=1)
+        targets = block.tokens[np.arange(len(block))[:, None], positions + 1]  # the last position is never scored
         inputs = np.ascontiguousarray(block.tokens[:, : int(positions.max()) + 1])
         return cls(*(torch.from_numpy(a) for a in (inputs, positions, targets, real)))
 
@@ -44,27 +45,49 @@ class Batch:
 
 
 class TrainStream:
-    """The endless training items of one seed, cut into batches: step s has items s B to (s + 1) B of its stage."""
+    """The endless training items of one seed, cut into batches: step s has items s B to (s + 1) B of its stage.
+
+    A thread makes the batches to come while a step computes. A context manager: leaving it ends the thread.
+    """
 
     def __init__(self, procedure: Procedure, seed: int, batch_size: int) -> None:
         self.procedure, self.seed, self.batch_size = procedure, seed, batch_size
+        self._depth = 1 + -(-BLOCK_ITEMS // batch_size)
+        """Batches made ahead: those of one block, so that the time it takes to draw the next is spread over them."""
+        self._ahead: dict[tuple[int, int | None], Future[Batch]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mechproc-data")
         self._blocks: dict[tuple[int | None, int], Block] = {}
+
+    def __enter__(self) -> TrainStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
     def batch(self, step: int, stage: int | None) -> Batch:
         """The batch of ``step`` when the curriculum is at ``stage`` (``None`` for procedures without one)."""
+        wanted = [(step + i, stage) for i in range(self._depth + 1)]
+        for key in self._ahead.keys() - set(wanted):
+            self._ahead.pop(key).cancel()
+        for key in wanted:
+            if key not in self._ahead:
+                self._ahead[key] = self._thread.submit(self._make, *key)
+        return self._ahead.pop(wanted[0]).result()
+
+    def _make(self, step: int, stage: int | None) -> Batch:
+        """Runs in the thread, one step after another."""
         first, end = step * self.batch_size, (step + 1) * self.batch_size
         needed = [(stage, index) for index in range(first // BLOCK_ITEMS, (end - 1) // BLOCK_ITEMS + 1)]
         # only the blocks of this batch are kept: the next one needs the last of them, or a new one
-        self._blocks = {key: self._blocks.get(key) or self._make(key) for key in needed}
+        self._blocks = {key: self._blocks.get(key) or self._draw(*key) for key in needed}
         pieces = []
         for (_, index), block in self._blocks.items():
             start = index * BLOCK_ITEMS
             pieces.append(block.take(slice(max(first - start, 0), min(end - start, BLOCK_ITEMS))))
         return Batch.of(Block.join(pieces) if len(pieces) > 1 else pieces[0])
 
-    def _make(self, key: tuple[int | None, int]) -> Block:
-        stage, index = key
-        return dataclasses.replace(self.procedure.block(self.seed, "train", index, stage), latents={})
+    def _draw(self, stage: int | None, index: int) -> Block:
+        return self.procedure.block(self.seed, "train", index, stage, latents=False)
 
 
 def evaluation_batches(procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> list[Batch]:

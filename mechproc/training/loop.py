@@ -82,13 +82,12 @@ def train(
     worker = engine(cfg, state, training, seed, frozen)
     course = _resumed(sink, fingerprint, worker)
     n_stages = procedure.lengths.n_stages
-    stream = TrainStream(procedure, seed, training.batch_size)
     validation = _Validation(procedure, training, worker)
     checkpoints = frozenset(checkpoint_steps(training))
     started, first_step = time.monotonic(), course.step
     saved = started
 
-    with _interrupt_deferred() as interrupted:
+    with _interrupt_deferred() as interrupted, TrainStream(procedure, seed, training.batch_size) as stream:
         while True:
             here, stopped = course, None
             if course.step in checkpoints:

@@ -1,9 +1,12 @@
 """Batches: which items, which positions, and that cutting and caching change nothing."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
+from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward, loss_and_correct
 from mechproc.model.state import State
@@ -32,30 +35,63 @@ def test_a_batch_by_hand() -> None:
 
 @pytest.mark.parametrize("batch_size", [64, 1000, 1024, 2500])
 def test_the_stream_is_the_items_in_order(procedure: Procedure, batch_size: int) -> None:
-    stream = TrainStream(procedure, seed=5, batch_size=batch_size)
-    for step in (0, 1, 2, 17, 3):  # jumping and going back, as a resumed training does
-        items = procedure.items(batch_size, seed=5, split="train", start=step * batch_size)
-        assert equal(stream.batch(step, None), Batch.of(items))
+    with TrainStream(procedure, seed=5, batch_size=batch_size) as stream:
+        for step in (0, 1, 2, 17, 3):  # jumping and going back, as a resumed training does
+            items = procedure.items(batch_size, seed=5, split="train", start=step * batch_size)
+            assert equal(stream.batch(step, None), Batch.of(items))
 
 
-def test_blocks_are_drawn_once(procedure: Procedure, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[tuple] = []
+def test_blocks_are_drawn_once_ahead_of_use_and_without_latents(
+    procedure: Procedure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, bool]] = []
     block = Identity.block
 
-    def counted(self: Identity, *args: object) -> Block:
-        drawn.append(args)
-        return block(self, *args)  # type: ignore[arg-type]
+    def counted(self: Identity, seed: int, split: str, index: int, *args: object, latents: bool = True) -> Block:
+        drawn.append((index, latents))
+        return block(self, seed, split, index, *args, latents=latents)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Identity, "block", counted)
-    stream = TrainStream(procedure, seed=0, batch_size=300)
-    for step in range(7):  # 2100 items lie in blocks 0 to 2
-        stream.batch(step, None)
-    assert [args[2] for args in drawn] == [0, 1, 2]
+    with TrainStream(procedure, seed=0, batch_size=300) as stream:
+        for step in range(7):  # 2100 items lie in blocks 0 to 2
+            stream.batch(step, None)
+    indices = [index for index, _ in drawn]
+    assert indices in ([0, 1, 2], [0, 1, 2, 3])  # leaving ends what is being made ahead, if it has begun
+    assert not any(latents for _, latents in drawn)
+
+
+def test_batches_are_made_while_a_step_computes(procedure: Procedure) -> None:
+    with TrainStream(procedure, seed=0, batch_size=300) as stream:
+        stream.batch(0, None)
+        deadline = time.monotonic() + 30
+        while not all(future.done() for future in stream._ahead.values()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert sorted(step for step, _ in stream._ahead) == [1, 2, 3, 4, 5]  # more than a block
+        assert all(future.done() for future in stream._ahead.values())
+
+
+def test_what_fails_in_the_thread_is_raised_by_the_batch_that_needs_it(procedure: Procedure, monkeypatch) -> None:
+    def failing(*_: object, **__: object) -> Block:
+        raise ConfigError("too few different items")
+
+    monkeypatch.setattr(Identity, "block", failing)
+    with TrainStream(procedure, seed=0, batch_size=300) as stream, pytest.raises(ConfigError, match="too few"):
+        stream.batch(0, None)
+
+
+def test_leaving_ends_the_thread(procedure: Procedure) -> None:
+    with TrainStream(procedure, seed=0, batch_size=300) as stream:
+        stream.batch(0, None)
+        (thread,) = stream._thread._threads
+    assert not thread.is_alive()
 
 
 def test_seeds_and_stages_differ() -> None:
     procedure = Identity(lengths=Curriculum(2, 6), n_symbols=8)
-    batches = [TrainStream(procedure, seed, 50).batch(0, stage) for seed, stage in [(0, 0), (1, 0), (0, 1), (0, None)]]
+    batches = []
+    for seed, stage in [(0, 0), (1, 0), (0, 1), (0, None)]:
+        with TrainStream(procedure, seed, 50) as stream:
+            batches.append(stream.batch(0, stage))
     assert len({b.inputs.numpy().tobytes() for b in batches}) == 4
     assert [b.inputs.shape[1] for b in batches] == [4, 4, 8, 12]  # narrow while items are short
 
