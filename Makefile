@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 
-.PHONY: venv demo test test-slow check format bench clean
+.PHONY: venv demo test test-slow check format bench bench-gpu clean
 
 venv: .venv/ready
 
@@ -29,8 +29,11 @@ format: venv
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-bench: venv           ## speed, each figure beside its peer in one run
-	$(RUN) pytest -q -m bench tests/benchmarks -s
+bench: venv           ## speed and memory beside peers, about 10 minutes: results/benchmarks.json, docs/benchmarks.md
+	.venv/bin/python tests/benchmarks
+
+bench-gpu: venv       ## the torch path on a CUDA device
+	.venv/bin/python tests/benchmarks gpu
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -304,26 +304,3 @@ def test_seeded_faults_are_caught(fault: str, tmp_path, monkeypatch):
     state, batch = random_state(PAPER), random_batch(PAPER, 45, 20, 6)
     _, _, gradients = gradients_of(CpuKernel(PAPER), state, batch)
     assert max(Truth.of(PAPER, state, batch).errors(gradients).values()) > 10 * TOLERANCE
-
-
-@pytest.mark.slow
-def test_two_hundred_plain_steps_stay_together(lanes: int):
-    """Plain gradient descent, because AdamW would hide a constant factor; and each gradient on the way is checked."""
-    state, kernel = random_state(PAPER, deviation=0.1), CpuKernel(PAPER, lanes=lanes)
-    own = {name: tensor.clone() for name, tensor in state.items()}
-    for step in range(200):
-        batch = random_batch(PAPER, 32, 20, 3, seed=step)
-        truth = Truth.of(PAPER, state, batch)
-        if step % 10 == 0:
-            assert max(truth.errors(gradients_of(kernel, state, batch)[2]).values()) < TOLERANCE, step
-        rate = 0.3 / float(batch.real.sum())
-        gradients = gradients_of(kernel, own, batch)[2]
-        for name in state:
-            state[name] = state[name] - rate * truth.gradients[name].float()
-            own[name] = own[name] - rate * gradients[name]
-    moved = {
-        name: float((state[name] - tensor).abs().max()) for name, tensor in random_state(PAPER, deviation=0.1).items()
-    }
-    for name, tensor in state.items():
-        if not name.endswith("b_K"):
-            assert float((tensor - own[name]).abs().max()) < 1e-3 * moved[name], name

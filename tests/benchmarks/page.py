@@ -1,0 +1,66 @@
+"""The record as a page of tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TITLES = {
+    "steps": "One update on 1,000 items, one thread",
+    "trainings": "Whole trainings (data, updates, validations, test), all cores",
+    "data": "What making the data costs, one thread for the updates",
+    "growth": "An update on haystack (batch 250, one thread) as one size grows",
+    "memory": "Most memory of a process that trains on haystack, batch 1,000",
+    "gpu": "One update on a GPU",
+}
+
+
+def of(record: dict[str, Any]) -> str:
+    """All sections in a fixed order, each with the machine it was measured on."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; medians of interleaved rounds. Read the ratios, not the seconds.",
+    ]
+    for name, title in TITLES.items():
+        if name in record:
+            machine, found = record[name]["machine"], record[name]["measured"]
+            lines += ["", f"## {title}", "", *_TABLES.get(name, _times)(found), ""]
+            lines += [", ".join(f"{key} {value}" for key, value in machine.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _times(found: dict[str, Any]) -> list[str]:
+    """A row for each contestant of each task, with its time relative to the first, the CPU kernel."""
+    rows = ["| task | way | ms | times the CPU kernel |", "| --- | --- | --- | --- |"]
+    for task, seconds in found.items():
+        if isinstance(seconds, dict):
+            first = seconds.get("cpu") or next(iter(seconds.values()))
+            rows += [f"| {task} | {way} | {1e3 * s:.1f} | {s / first:.1f} |" for way, s in seconds.items()]
+    return rows
+
+
+def _data(found: dict[str, Any]) -> list[str]:
+    rows = [
+        "| task | update alone, ms | with its data | data alone | added by the data |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for task, seconds in found.items():
+        alone, beside, data = (seconds[k] for k in ("steps alone", "steps with their data", "data alone"))
+        rows += [f"| {task} | {1e3 * alone:.1f} | {1e3 * beside:.1f} | {1e3 * data:.1f} | {beside / alone - 1:+.1%} |"]
+    return rows
+
+
+def _growth(found: dict[str, Any]) -> list[str]:
+    rows = ["| what grows | to | CPU kernel, ms | torch, ms | ratio |", "| --- | --- | --- | --- | --- |"]
+    for what, values in found.items():
+        for value, s in values.items():
+            cpu, torch = s["cpu"], s["torch"]
+            rows += [f"| {what} | {value} | {1e3 * cpu:.1f} | {1e3 * torch:.1f} | {torch / cpu:.1f} |"]
+    return rows
+
+
+def _memory(found: dict[str, Any]) -> list[str]:
+    return ["| way | MB |", "| --- | --- |", *(f"| {way} | {mb} |" for way, mb in found.items())]
+
+
+_TABLES = {"data": _data, "growth": _growth, "memory": _memory}
