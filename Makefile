@@ -29,7 +29,7 @@ format: venv
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-bench: venv           ## speed and memory beside peers, about 10 minutes: results/benchmarks.json, docs/benchmarks.md
+bench: venv           ## speed and memory beside peers, about 6 minutes: results/benchmarks.json, docs/benchmarks.md
 	.venv/bin/python tests/benchmarks
 
 bench-gpu: venv       ## the torch path on a CUDA device

@@ -47,3 +47,15 @@ def test_the_demo_s_numbers_are_those_of_the_results_file():
         ) in README
     for effect in ("accuracy_lost_without_head", "accuracy_lost_without_other_heads"):
         assert f"{100 * sum(results[effect]) / len(results[effect]):.1f}" in README
+
+
+def test_the_benchmarks_are_those_of_the_results_file():
+    record = json.loads((Path(__file__).parents[1] / "results" / "benchmarks.json").read_text())
+    for section, suffix in {"steps": "one update", "trainings": "whole training (20 updates)"}.items():
+        for task, seconds in record[section]["measured"].items():
+            kernel = seconds["cpu"]
+            others = ("torch", "transformers GPT-2, sdpa", "TransformerLens 4.3 native")
+            ratios = " | ".join(f"{seconds[name] / kernel:.1f}" for name in others)
+            assert f"| {task}, {suffix} | {1e3 * kernel:.1f} | {ratios} |" in README
+    width = record["growth"]["measured"]["width"]["64"]
+    assert f"at 64 the kernel is {width['torch'] / width['cpu']:.1f} times" in README

@@ -119,7 +119,8 @@ def growth(quick: bool) -> dict[str, Any]:
             procedure = Haystack(lengths=Fixed(value)) if what == "pairs" else Haystack()
             width = value if what == "width" else 16
             cfg = paper_model(procedure).replace(d_model=width, n_layers=value if what == "layers" else 2)
-            batch = first_batch(procedure, 16 if quick else value if what == "batch" else 250)
+            n_items = {"batch": value, "threads": 1_000}.get(what, 250)
+            batch = first_batch(procedure, 16 if quick else n_items)
             n_threads = value if what == "threads" else 1
             with threads(n_threads):
                 work = {engine: update(engine, cfg, batch, n_threads) for engine in ("cpu", "torch")}
@@ -128,10 +129,13 @@ def growth(quick: bool) -> dict[str, Any]:
 
 
 def memory(quick: bool) -> dict[str, Any]:
-    """Most memory that a process held, in MB: with everything imported, and after a haystack training's first steps."""
+    """Most memory that a process held, in MB: with everything imported, and after a haystack training's first steps.
+
+    From /proc, so on Linux only: what getrusage says includes the parent's.
+    """
     code = (
-        "import resource, sys; sys.path.insert(0, {here!r}); import sections; "
-        "sections.{call}; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        "import re, sys; sys.path.insert(0, {here!r}); import sections; sections.{call}; "
+        "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024)"
     )
     calls = {
         "imports alone": "TASKS",
