@@ -11,6 +11,7 @@ from typing import cast
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
 from mechproc.procedures.arithmetic import Addition, ReversedAddition
+from mechproc.procedures.automata import Eca
 from mechproc.procedures.base import (
     BLOCK_ITEMS,
     SPLITS,
@@ -25,7 +26,10 @@ from mechproc.procedures.base import (
 from mechproc.procedures.brackets import KDyck
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Curriculum, Fixed, LengthDistribution, Uniform
+from mechproc.procedures.lists import Delete, Union
+from mechproc.procedures.reorder import Reverse, Sort
 from mechproc.procedures.sequences import Identity, Set
+from mechproc.procedures.stack import Stack
 
 __all__ = [
     "BLOCK_ITEMS",
@@ -34,6 +38,8 @@ __all__ = [
     "Addition",
     "Block",
     "Curriculum",
+    "Delete",
+    "Eca",
     "Example",
     "Fixed",
     "Haystack",
@@ -42,16 +48,33 @@ __all__ = [
     "LengthDistribution",
     "PairKind",
     "Procedure",
+    "Reverse",
     "ReversedAddition",
     "Set",
+    "Sort",
     "Split",
+    "Stack",
     "Uniform",
+    "Union",
     "get",
     "procedures",
     "show",
 ]
 
-_SHIPPED: tuple[type[Procedure], ...] = (Identity, Set, KDyck, Haystack, Addition, ReversedAddition)
+_SHIPPED: tuple[type[Procedure], ...] = (
+    Identity,
+    Set,
+    Reverse,
+    Sort,
+    Union,
+    Delete,
+    Stack,
+    KDyck,
+    Eca,
+    Haystack,
+    Addition,
+    ReversedAddition,
+)
 
 
 def procedures() -> dict[str, type[Procedure]]:

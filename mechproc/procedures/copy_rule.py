@@ -44,6 +44,10 @@ class CopyRule(Procedure):
         "match": "from each symbol of the answer to the input symbol that it is the copy of",
     }
     small: ClassVar[dict[str, Any]] = {"lengths": Uniform(2, 5), "n_symbols": 6}
+    mark: ClassVar[str] = ""
+    """A token of the input that is no symbol, such as a comma; the last token, if there is one."""
+    shortest: ClassVar[int] = 1
+    """The shortest length that has an answer."""
 
     lengths: LengthDistribution = Uniform(2, 20)
     n_symbols: int = 20
@@ -51,20 +55,38 @@ class CopyRule(Procedure):
 
     def __post_init__(self) -> None:
         require(self.n_symbols >= 2, "n_symbols", self.n_symbols, "at least 2")
+        too_short = self.lengths.support(0)[0] < self.shortest
+        require(not too_short, "lengths", self.lengths.to_dict(), f"lengths of at least {self.shortest}")
 
     @functools.cached_property
     def token_names(self) -> tuple[str, ...]:
+        return ("_", "|", *self._symbol_names(), *((self.mark,) if self.mark else ()))
+
+    def _symbol_names(self) -> list[str]:
         letters = list(string.ascii_lowercase[: self.n_symbols])
-        return ("_", "|", *letters, *(f"s{i}" for i in range(len(letters), self.n_symbols)))
+        return letters + [f"s{i}" for i in range(len(letters), self.n_symbols)]
+
+    @property
+    def _mark(self) -> int:
+        """The token of ``mark``."""
+        return FIRST_SYMBOL + self.n_symbols
+
+    def _mark_position(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Position of the first mark of each input, int64 [item]; the input's end where it has none."""
+        found = (tokens == self._mark) & (np.arange(tokens.shape[1]) < start[:, None])
+        return np.where(found.any(axis=1), found.argmax(axis=1), start)
 
     @property
     def n_ctx(self) -> int:
         return 2 * self.lengths.max + 1
 
     @abstractmethod
-    def _order(self, tokens: np.ndarray, is_input: np.ndarray) -> np.ndarray:
-        """The place of each input symbol in the order of writing, int64 [item, pos]: the lowest is written first, of
-        equal ones the leftmost, and what is ``NEVER`` not at all (nothing of an input that breaks the rule)."""
+    def _order(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """The place of each token in the order of writing, int64 [item, pos], given the position of the separator.
+
+        The lowest is written first, of equal ones the leftmost, and what is ``NEVER`` not at all; nothing of an input
+        that breaks the rule is written.
+        """
 
     def _is_input(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
         """The input symbols that the answer is made of, bool [item, pos], given the position of the separator."""
@@ -72,7 +94,7 @@ class CopyRule(Procedure):
 
     def _sources(self, tokens: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the order of writing, int64 [item, pos], and how many are written, int64 [item]."""
-        order = self._order(tokens, self._is_input(tokens, start))
+        order = self._order(tokens, start)
         return np.argsort(order, axis=1, kind="stable"), (order != NEVER).sum(axis=1)
 
     def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -144,14 +166,17 @@ class CopyRule(Procedure):
         right = beside.sum(axis=1) / np.maximum(is_copy.sum(axis=1), 1)
         return float(np.where(current == SEPARATOR, tokens[item, begin[item]] == target, right).mean())
 
-    def _in_place(self, block: Block, shift: int = 0) -> float:
-        """Token accuracy of guessing the input as it stands, its first ``shift`` symbols left out."""
-        item, query = np.nonzero(block.scored)
+    def _in_place(self, block: Block) -> float:
+        """Token accuracy of guessing the input as it stands."""
         start = separator_position(block.tokens, block.n_tokens)
-        is_input = self._is_input(block.tokens, start)
-        place = query - start[item] + shift
-        source = np.argsort(~is_input, axis=1, kind="stable")[item, place]
-        exists = place < is_input.sum(axis=1)[item]
+        return self._written_as(block, np.where(self._is_input(block.tokens, start), 0, NEVER))
+
+    def _written_as(self, block: Block, order: np.ndarray) -> float:
+        """Token accuracy of writing the input in another order than the rule's (see ``_order``)."""
+        item, query = np.nonzero(block.scored)
+        place = query - separator_position(block.tokens, block.n_tokens)[item]
+        source = np.argsort(order, axis=1, kind="stable")[item, place]
+        exists = place < (order != NEVER).sum(axis=1)[item]
         return float((exists & (block.tokens[item, source] == block.tokens[item, query + 1])).mean())
 
     def target_masks(self, block: Block) -> dict[str, np.ndarray]:

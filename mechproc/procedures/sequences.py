@@ -43,8 +43,8 @@ class Identity(CopyRule):
         Example("a a b a | a a b a", "a a b a", {"match": (-1, -1, -1, -1, -1, 0, 1, 2, 3)}),
     )
 
-    def _order(self, tokens: np.ndarray, is_input: np.ndarray) -> np.ndarray:
-        return np.where(is_input, 0, NEVER)
+    def _order(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
+        return np.where(self._is_input(tokens, start), 0, NEVER)
 
     def oracle(self, question: list[str]) -> list[str]:
         return question[:-1]
@@ -110,7 +110,8 @@ class Set(CopyRule):
     def n_ctx(self) -> int:
         return self.lengths.max + 1 + min(self.lengths.max, self.n_symbols)
 
-    def _order(self, tokens: np.ndarray, is_input: np.ndarray) -> np.ndarray:
+    def _order(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
+        is_input = self._is_input(tokens, start)
         is_first = is_input & (self._first_position(tokens, is_input) == np.arange(tokens.shape[1]))
         return np.where(is_first, 0, NEVER)
 
