@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,53 @@ def atomic_write(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write plain JSON values, indented for readers, atomically. NaN and infinity are refused (``ValueError``)."""
     atomic_write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, or a ``StoreError`` that names the file."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    if not isinstance(plain, dict):
+        raise StoreError(f"{path} does not hold a JSON object")
+    return plain
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes ``path`` at the end: readers see all of its files or none.
+
+    Whatever stops the filling leaves nothing behind. Raises ``StoreError`` when ``path`` exists and is not an empty
+    folder, or cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        check_new_folder(path)
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        if path.exists():
+            path.rmdir()  # refused by the system unless it is an empty folder
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise a ``StoreError`` when ``path`` exists and is anything but an empty folder."""
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} cannot be written: it is a file")
+    if path.exists() and any(path.iterdir()):
+        raise StoreError(f"{path} is not empty: choose a new folder")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -20,10 +20,11 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or say that it is done already; print the test scores."""
     from mechproc.cli.progress import Lines
+    from mechproc.files import read_json
     from mechproc.study.execute import execute
     from mechproc.study.executors import one_thread
     from mechproc.study.run import RunConfig
-    from mechproc.study.store import Store, read_json
+    from mechproc.study.store import Store
     from mechproc.training.engines import choose
 
     plain = read_json(args.config)

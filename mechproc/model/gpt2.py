@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import einops
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from mechproc.errors import ConfigError, StoreError, require
+from mechproc.files import check_new_folder, read_json
 from mechproc.model.config import ModelConfig
+from mechproc.model.foreign import CONFIG_FILE, read_foreign_tensors, write_foreign
+from mechproc.model.io import MODEL_FILE
 from mechproc.model.state import State, check_state, tensor_shapes
 
 if TYPE_CHECKING:
@@ -106,52 +107,23 @@ def load_gpt2(path: str | Path, allow_pickle: bool = False) -> tuple[ModelConfig
     ``StoreError`` for files that are missing or broken, ``ConfigError`` for settings our models cannot follow.
     """
     folder = Path(path)
-    try:
-        plain = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{folder / 'config.json'} cannot be read: {error}") from None
-    if not isinstance(plain, dict):
-        raise StoreError(f"{folder / 'config.json'} does not hold a table of settings")
-    cfg = _config_from(plain)
-    weights, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    cfg = _config_from(read_json(folder / CONFIG_FILE))
+    weights, pickled = folder / MODEL_FILE, folder / "pytorch_model.bin"
     if not weights.exists() and pickled.exists():
-        if not allow_pickle:
-            raise StoreError(f"{weights} does not exist; {pickled.name} is a pickle, read only with allow_pickle=True")
         weights = pickled
-    return cfg, _state_from(_read_tensors(weights), cfg, str(weights))
+    return cfg, _state_from(read_foreign_tensors(weights, allow_pickle), cfg, str(weights))
 
 
 def save_gpt2(path: str | Path, cfg: ModelConfig, state: State) -> None:
-    """Write a folder that ``GPT2LMHeadModel.from_pretrained`` and ``load_gpt2`` read.
+    """Write a folder that ``GPT2LMHeadModel.from_pretrained`` and ``load_gpt2`` read, whole or not at all.
 
     Raises ``StoreError`` when the folder exists and is not empty, ``ConfigError`` as ``to_gpt2``.
     """
-    folder = Path(path)
+    check_new_folder(Path(path))  # before transformers is imported
     config = _gpt2_config(cfg)
     check_state(state, cfg)
     config.architectures, config.dtype = ["GPT2LMHeadModel"], state["embed.W_E"].dtype
-    tensors = {name: tensor.detach().contiguous() for name, tensor in _tensors_from(state, cfg).items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        empty = not any(folder.iterdir())
-        if empty:
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-            config.to_json_file(folder / "config.json")
-    except (OSError, SafetensorError) as error:
-        raise StoreError(f"{folder} cannot be written: {error}") from None
-    if not empty:
-        raise StoreError(f"{folder} is not empty: choose a new folder")
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a broken or hostile pickle can raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StoreError(f"{path} cannot be read: {reason}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise StoreError(f"{path} does not hold named tensors")
-    return tensors
+    write_foreign(path, json.loads(config.to_json_string()), _tensors_from(state, cfg))
 
 
 def _config_from(plain: dict[str, Any]) -> ModelConfig:

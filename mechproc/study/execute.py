@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mechproc.errors import StoreError
-from mechproc.files import write_json
+from mechproc.files import read_json, write_json
 from mechproc.model.io import save_model
 from mechproc.study.provenance import differences, provenance
 from mechproc.study.run import RunConfig
-from mechproc.study.store import Store, read_json
+from mechproc.study.store import Store
 from mechproc.training.engines import EngineName, choose
 from mechproc.training.loop import Progress, train
 from mechproc.training.sinks import FolderSink

@@ -24,7 +24,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from mechproc.errors import StoreError
-from mechproc.files import write_json
+from mechproc.files import read_json, write_json
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import load_model
 from mechproc.model.state import State
@@ -118,14 +118,3 @@ class Store:
     def _require_complete(self, run: RunConfig) -> None:
         if not self.is_complete(run):
             raise StoreError(f"{self.folder(run)} is not a complete run")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or a ``StoreError`` that names the file."""
-    try:
-        plain = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
-    if not isinstance(plain, dict):
-        raise StoreError(f"{path} does not hold a JSON object")
-    return plain
