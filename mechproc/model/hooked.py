@@ -4,7 +4,7 @@ Hook names, weight names and weight shapes are those of TransformerLens's class 
 ``ActivationCache`` and ``patching`` work on it. One thing is stricter: a hook that does not exist, or that never fires,
 is an error.
 
-This file, ``components.py`` and ``hooking.py`` are the only ones that import transformer_lens.
+This file, ``components.py``, ``hooking.py`` and ``tl_bridge.py`` are the only ones that import transformer_lens.
 """
 # ruff: noqa: N802, N815  the names are the field's
 
