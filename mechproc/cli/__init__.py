@@ -11,11 +11,11 @@ import errno
 import sys
 
 from mechproc import __version__
-from mechproc.cli import demo, parts, run, show
+from mechproc.cli import demo, export, parts, run, show
 from mechproc.cli import import_model as import_
 from mechproc.errors import MechprocError
 
-VERBS = (demo, show, parts, run, import_)
+VERBS = (demo, show, parts, run, import_, export)
 INTERRUPTED = 130
 
 

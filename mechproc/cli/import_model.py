@@ -1,21 +1,32 @@
-"""``mechproc import``: a GPT-2 of ``transformers`` becomes a model of ours. The only command that may read a pickle."""
+"""``mechproc import``: a model of another library becomes one of ours. The only command that may read a pickle."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechproc.model.config import ModelConfig
+    from mechproc.model.state import State
 
 
 def add(subparsers: Any) -> None:
     """Declare the verb."""
-    parser = subparsers.add_parser("import", help="turn a GPT-2 folder of transformers into a mechproc model file")
-    parser.add_argument("folder", type=Path, help="a folder with config.json and model.safetensors")
+    parser = subparsers.add_parser(
+        "import",
+        help="turn a GPT-2 of transformers or a HookedTransformer into a mechproc model file",
+        description="A GPT-2 of transformers is a folder with config.json and model.safetensors. A HookedTransformer "
+        "(TransformerLens 3.x and before) is a file that holds its state dict, or a folder with model.safetensors; its "
+        "settings are JSON, beside it as FILE.json or config.json, or given with --config.",
+    )
+    parser.add_argument("source", type=Path, help="a folder, or the file of a state dict")
     parser.add_argument("out", type=Path, help="the model file to write, such as gpt2.safetensors")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the settings of a HookedTransformer, in JSON")
     parser.add_argument(
         "--allow-pickle",
         action="store_true",
-        help="read pytorch_model.bin where there is no model.safetensors (weights only: no code in it is run)",
+        help="read files of torch.save, .pt or pytorch_model.bin (weights only: no code in them is run)",
     )
     parser.set_defaults(run=run)
 
@@ -23,14 +34,32 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, write, and say what it is."""
     from mechproc.errors import require
-    from mechproc.model.gpt2 import load_gpt2
     from mechproc.model.io import save_model
-    from mechproc.model.state import n_parameters
 
     require(not args.out.exists(), "out", str(args.out), "a file that does not exist yet")
-    cfg, state = load_gpt2(args.folder, allow_pickle=args.allow_pickle)
-    path = save_model(args.out, cfg, state, {"imported_from": args.folder.name})
-    print(
-        f"{path}: {cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, {n_parameters(cfg):,} parameters"
-    )
+    cfg, state = _load(args.source, args.config, args.allow_pickle)
+    path = save_model(args.out, cfg, state, {"imported_from": args.source.name})
+    print(f"{path}: {summary(cfg)}")
     return 0
+
+
+def summary(cfg: ModelConfig) -> str:
+    """The size of a model in a few words."""
+    from mechproc.model.state import n_parameters
+
+    sizes = f"{cfg.n_layers} layers, {cfg.n_heads} heads, d_model {cfg.d_model}, {n_parameters(cfg):,} parameters"
+    return sizes + (", tied embeddings" if cfg.tied_embeddings else "")
+
+
+def _load(source: Path, config: Path | None, allow_pickle: bool) -> tuple[ModelConfig, State]:
+    """A GPT-2 where a folder's settings are GPT-2's, otherwise a HookedTransformer."""
+    from mechproc.errors import require
+    from mechproc.files import read_json
+    from mechproc.model.foreign import CONFIG_FILE
+    from mechproc.model.gpt2 import load_gpt2
+    from mechproc.model.tl_checkpoint import load_hooked_transformer
+
+    require(source.exists(), "source", str(source), "a folder or file that exists")
+    if source.is_dir() and config is None and not {"n_layers", "d_model"} <= read_json(source / CONFIG_FILE).keys():
+        return load_gpt2(source, allow_pickle)
+    return load_hooked_transformer(source, config, allow_pickle)
