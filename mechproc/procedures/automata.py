@@ -1,0 +1,204 @@
+"""Elementary cellular automata: 110 by default, any of the 256 (numbered as by Wolfram 1983), on a ring of cells.
+
+A new cell is a function of three old ones: the left neighbour, the cell above, the right neighbour. ``eca`` writes the
+cells one after another, so that a model has to attend to fixed distances.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mechproc.errors import require
+from mechproc.procedures.base import Example, PairKind, Procedure
+from mechproc.procedures.block import UNDEFINED, Block
+from mechproc.procedures.lengths import LengthDistribution, Uniform
+
+CELL_0 = 1
+"""The token of a dead cell of a stream; that of a living one follows it."""
+
+
+def next_state(cells: np.ndarray, number: int) -> np.ndarray:
+    """The state after ``cells`` (0 or 1 [..., cell]) under rule ``number``, on a ring."""
+    return (number >> neighbourhood(cells)) & 1
+
+
+def neighbourhood(cells: np.ndarray) -> np.ndarray:
+    """What decides each next cell, 0 to 7: 4 x left + 2 x above + right."""
+    return 4 * np.roll(cells, 1, axis=-1) + 2 * cells + np.roll(cells, -1, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Automaton(Procedure):
+    """What both forms share. Lengths count the states after the first, which is drawn uniformly.
+
+    Items with the same first state are in the same split: one of them goes on as the other begins.
+    """
+
+    length_unit: ClassVar[str] = "states after the first"
+    lengths: LengthDistribution = Uniform(2, 6)
+    number: int = 110
+    width: int = 16
+    """Cells of a state."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.number <= 255, "number", self.number, "0 to 255")
+        require(self.width >= 3, "width", self.width, "at least 3: a cell and two neighbours")
+
+    def _history(self, first: np.ndarray) -> np.ndarray:
+        """The longest history of first states (0 or 1 [item, cell]), int64 [item, time, cell]."""
+        states = [first]
+        for _ in range(self.lengths.max):
+            states.append(next_state(states[-1], self.number))
+        return np.stack(states, axis=1)
+
+    def _answer(self, state: list[int]) -> list[int]:
+        """The state after ``state``, cell by cell from the rule's table."""
+        table = {f"{i:03b}": (self.number >> i) & 1 for i in range(8)}
+        ring = [state[-1], *state, state[0]]
+        return [table["".join(map(str, ring[i : i + 3]))] for i in range(len(state))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Eca(Automaton):
+    """State after state, cell after cell, nothing between them: ``0 1 1 0 1 1 1 0 ...``."""
+
+    kind: ClassVar[str] = "eca"
+    latent_names: ClassVar[dict[str, str]] = {
+        "cell": "0 or 1; at every cell",
+        "column": "which cell of its state, from 0; at every cell",
+        "time": "which state, 0 for the first; at every cell",
+        "next": "the cell to be written next; where it is decided, from the last cell of the first state on",
+        "left": "left neighbour of the cell to be written next, in the state before; there too",
+        "above": "the same cell in the state before; there too",
+        "right": "right neighbour, in the state before; there too",
+        "neighbourhood": "4 x left + 2 x above + right; there too",
+        "left_position": "position of left; there too",
+        "above_position": "position of above; there too",
+        "right_position": "position of right; there too",
+    }
+    mask_names: ClassVar[dict[str, str]] = {
+        "left": "from where a cell is decided to its left neighbour in the state before",
+        "above": "from where a cell is decided to the same cell in the state before, a fixed distance",
+        "right": "from where a cell is decided to its right neighbour in the state before",
+        "neighbourhood": "from where a cell is decided to all three",
+    }
+    pair_kinds: ClassVar[dict[str, PairKind]] = {
+        "cell": PairKind(
+            "a cell of the first state flips, and cells of the next state with it",
+            changes=("cell", "next", "left", "above", "right", "neighbourhood"),
+            holds=("column", "time", "left_position", "above_position", "right_position"),
+        ),
+    }
+    small: ClassVar[dict[str, Any]] = {"lengths": Uniform(1, 3), "width": 8}
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "0 0 1 0 0 1 1 0",
+            "0 1 1 0",
+            {
+                "cell": (0, 0, 1, 0, 0, 1, 1, 0),
+                "column": (0, 1, 2, 3, 0, 1, 2, 3),
+                "time": (0, 0, 0, 0, 1, 1, 1, 1),
+                "next": (-1, -1, -1, 0, 1, 1, 0, -1),
+                "left": (-1, -1, -1, 0, 0, 0, 1, -1),
+                "above": (-1, -1, -1, 0, 0, 1, 0, -1),
+                "right": (-1, -1, -1, 0, 1, 0, 0, -1),
+                "neighbourhood": (-1, -1, -1, 0, 1, 2, 4, -1),
+                "left_position": (-1, -1, -1, 3, 0, 1, 2, -1),
+                "above_position": (-1, -1, -1, 0, 1, 2, 3, -1),
+                "right_position": (-1, -1, -1, 1, 2, 3, 0, -1),
+            },
+            {"width": 4},
+        ),
+        Example("1 1 1 0 1 0 1 1 1 1 1 0", "1 0 1 1 1 1 1 0", {}, {"width": 4}),
+        Example(
+            "0 0 1 0 0 0 1 0 1 0",
+            "0 1 0 1 0",
+            {"neighbourhood": (-1,) * 4 + (0, 1, 2, 4, 0, -1)},
+            {"number": 90, "width": 5},
+        ),
+    )
+
+    @functools.cached_property
+    def token_names(self) -> tuple[str, ...]:
+        return ("_", "0", "1")
+
+    @property
+    def n_ctx(self) -> int:
+        return self.width * (self.lengths.max + 1)
+
+    def split_of(self, tokens: np.ndarray) -> np.ndarray:
+        return super().split_of(tokens[:, : self.width])
+
+    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tokens = CELL_0 + self._history(rng.integers(0, 2, size=(len(lengths), self.width))).reshape(len(lengths), -1)
+        n_tokens = self.width * (lengths + 1)
+        return np.where(np.arange(self.n_ctx) < n_tokens[:, None], tokens, self.pad), n_tokens
+
+    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        pos = np.arange(tokens.shape[1])
+        return (pos >= self.width - 1) & (pos < n_tokens[:, None] - 1)
+
+    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+        pos = np.arange(tokens.shape[1])
+        inside, decided = pos < n_tokens[:, None], self._scored(tokens, n_tokens)
+        before = (
+            pos + 1
+        ) // self.width * self.width - self.width  # where the state before that of the next cell starts
+        column = (pos + 1) % self.width
+        values: dict[str, np.ndarray] = {}
+        for name, offset in (("left", -1), ("above", 0), ("right", 1)):
+            at = np.maximum(before + (column + offset) % self.width, 0)
+            values[f"{name}_position"] = np.where(decided, at, UNDEFINED)
+            values[name] = np.where(decided, tokens[:, at] - CELL_0, UNDEFINED)
+        around = 4 * values["left"] + 2 * values["above"] + values["right"]
+        values |= {
+            "cell": np.where(inside, tokens - CELL_0, UNDEFINED),
+            "column": np.where(inside, pos % self.width, UNDEFINED),
+            "time": np.where(inside, pos // self.width, UNDEFINED),
+            "next": np.where(decided, (self.number >> np.maximum(around, 0)) & 1, UNDEFINED),
+            "neighbourhood": np.where(decided, around, UNDEFINED),
+        }
+        return {name: values[name] for name in self.latent_names}
+
+    def next_probabilities(self, block: Block) -> np.ndarray:
+        return (CELL_0 + block.latents["next"][..., None] == np.arange(self.d_vocab)).astype(np.float64)
+
+    def answer_start(self, block: Block) -> np.ndarray:
+        """Where the last state starts: how many there are is not decided before."""
+        return block.n_tokens - self.width
+
+    def oracle(self, question: list[str]) -> list[str]:
+        return [str(cell) for cell in self._answer([int(name) for name in question[-self.width :]])]
+
+    def baselines(self, block: Block) -> dict[str, float]:
+        """Token accuracy of the most frequent cell and of cells copied from where a rule would look."""
+        latents = {name: values[block.scored] for name, values in block.latents.items()}
+        target = latents["next"]
+        majority = latents["left"] + latents["above"] + latents["right"] >= 2
+        return {
+            "the most frequent cell": float(max(target.mean(), 1 - target.mean())),
+            "the cell above": float((latents["above"] == target).mean()),
+            "the cell before": float((latents["cell"] == target).mean()),
+            "the majority of the neighbourhood": float((majority == target).mean()),
+        }
+
+    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+        pos = np.arange(block.tokens.shape[1])
+        masks = {n: block.latents[f"{n}_position"][..., None] == pos for n in ("left", "above", "right")}
+        return {**masks, "neighbourhood": masks["left"] | masks["above"] | masks["right"]}
+
+    def _perturbed(
+        self, kind: str, rng: np.random.Generator, block: Block
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.arange(len(block))
+        cells = block.tokens[:, : self.width] - CELL_0
+        flipped = cells.copy()
+        column = rng.integers(0, self.width, size=len(block))
+        flipped[rows, column] ^= 1
+        exists = (next_state(flipped, self.number) != next_state(cells, self.number)).any(axis=1)
+        tokens = CELL_0 + self._history(flipped).reshape(len(block), -1)
+        return np.where(block.tokens == self.pad, self.pad, tokens), block.n_tokens, exists
