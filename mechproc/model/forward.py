@@ -57,10 +57,18 @@ def forward(
 
 def loss_and_correct(
     logits: Float[Tensor, "batch scored d_vocab"],
-    targets: Int[Tensor, "batch scored"],
+    targets: Int[Tensor, "batch scored"] | Int[Tensor, "batch scored d_vocab"],
     real: Bool[Tensor, "batch scored"],
-) -> tuple[Float[Tensor, ""], Bool[Tensor, "batch scored"]]:
-    """Mean cross-entropy (nats) over the real places, and where the most probable token is the target."""
+) -> tuple[Float[Tensor, ""], Bool[Tensor, "batch scored"] | Bool[Tensor, "batch scored d_vocab"]]:
+    """Mean cross-entropy (nats) over the real places, and where the most probable token is the target.
+
+    With targets for each logit (0 or 1), the binary cross-entropy over the cells of the real places, and which cells
+    are right.
+    """
+    if targets.ndim == logits.ndim:
+        cells = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+        loss = torch.where(real[..., None], cells, 0.0).sum() / (real.sum() * logits.shape[-1])
+        return loss, ((logits.detach() > 0) == targets) & real[..., None]
     flat = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     loss = torch.where(real, flat, 0.0).sum() / real.sum()
     return loss, (logits.detach().argmax(-1) == targets) & real

@@ -11,7 +11,7 @@ from typing import cast
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
 from mechproc.procedures.arithmetic import Addition, ReversedAddition
-from mechproc.procedures.automata import Eca
+from mechproc.procedures.automata import Eca, EcaVectors
 from mechproc.procedures.base import (
     BLOCK_ITEMS,
     SPLITS,
@@ -40,6 +40,7 @@ __all__ = [
     "Curriculum",
     "Delete",
     "Eca",
+    "EcaVectors",
     "Example",
     "Fixed",
     "Haystack",
@@ -71,6 +72,7 @@ _SHIPPED: tuple[type[Procedure], ...] = (
     Stack,
     KDyck,
     Eca,
+    EcaVectors,
     Haystack,
     Addition,
     ReversedAddition,

@@ -1,7 +1,8 @@
 """Elementary cellular automata: 110 by default, any of the 256 (numbered as by Wolfram 1983), on a ring of cells.
 
-A new cell is a function of three old ones: the left neighbour, the cell above, the right neighbour. ``eca`` writes the
-cells one after another, so that a model has to attend to fixed distances.
+A new cell is a function of three old ones: the left neighbour, the cell above, the right neighbour. Two rules, never
+pooled, because they ask for different things. ``eca`` writes the cells one after another, so that a model has to attend
+to fixed distances; ``eca-vectors`` has a whole state at each position, so that an MLP alone suffices.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from mechproc.procedures.lengths import LengthDistribution, Uniform
 
 CELL_0 = 1
 """The token of a dead cell of a stream; that of a living one follows it."""
+MOST_CELLS = 12
+"""Cells of a state vector: a residual stream of 16 has to carry them all."""
 
 
 def next_state(cells: np.ndarray, number: int) -> np.ndarray:
@@ -54,6 +57,13 @@ class Automaton(Procedure):
         for _ in range(self.lengths.max):
             states.append(next_state(states[-1], self.number))
         return np.stack(states, axis=1)
+
+    def _flipped(self, rng: np.random.Generator, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First states [item, cell] with a random cell flipped, and which of them have another state after them."""
+        flipped = first.copy()
+        flipped[np.arange(len(first)), rng.integers(0, self.width, size=len(first))] ^= 1
+        differs = next_state(flipped, self.number) != next_state(first, self.number)
+        return flipped, differs.any(axis=1)
 
     def _answer(self, state: list[int]) -> list[int]:
         """The state after ``state``, cell by cell from the rule's table."""
@@ -194,11 +204,123 @@ class Eca(Automaton):
     def _perturbed(
         self, kind: str, rng: np.random.Generator, block: Block
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = np.arange(len(block))
-        cells = block.tokens[:, : self.width] - CELL_0
-        flipped = cells.copy()
-        column = rng.integers(0, self.width, size=len(block))
-        flipped[rows, column] ^= 1
-        exists = (next_state(flipped, self.number) != next_state(cells, self.number)).any(axis=1)
+        flipped, exists = self._flipped(rng, block.tokens[:, : self.width] - CELL_0)
         tokens = CELL_0 + self._history(flipped).reshape(len(block), -1)
         return np.where(block.tokens == self.pad, self.pad, tokens), block.n_tokens, exists
+
+
+@dataclasses.dataclass(frozen=True)
+class EcaVectors(Automaton):
+    """A whole state at each position, read as a vector of cells and predicted cell by cell: ``011 111 ...``.
+
+    An MLP alone suffices: the state before is where the next one is predicted. Accuracies and baselines count cells.
+    """
+
+    kind: ClassVar[str] = "eca-vectors"
+    latent_names: ClassVar[dict[str, str]] = {
+        "state": "the state as a binary number, first cell first; at every state",
+        "time": "which state, 0 for the first; at every state",
+        "alive": "living cells; at every state",
+        "next": "the state to come as a binary number; at every state but the last",
+    }
+    mask_names: ClassVar[dict[str, str]] = {"state": "from each state that is predicted from to itself"}
+    pair_kinds: ClassVar[dict[str, PairKind]] = {
+        "cell": PairKind(
+            "a cell of the first state flips, and cells of the next state with it",
+            changes=("state", "alive", "next"),
+            holds=("time",),
+        ),
+    }
+    small: ClassVar[dict[str, Any]] = {"lengths": Uniform(1, 3), "width": 8}
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example(
+            "0010 0110 1110",
+            "0110 1110",
+            {"state": (2, 6, 14), "time": (0, 1, 2), "alive": (1, 2, 3), "next": (6, 14, -1)},
+            {"width": 4},
+        ),
+        Example("00100 01010", "01010", {}, {"number": 90, "width": 5}),
+    )
+
+    width: int = MOST_CELLS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.width <= MOST_CELLS, "width", self.width, f"at most {MOST_CELLS}")
+
+    @functools.cached_property
+    def token_names(self) -> tuple[str, ...]:
+        return ("_", *(f"{state:0{self.width}b}" for state in range(2**self.width)))
+
+    @property
+    def n_ctx(self) -> int:
+        return self.lengths.max + 1
+
+    @property
+    def n_cells(self) -> int:
+        return self.width
+
+    def _vectors(self, tokens: np.ndarray) -> np.ndarray:
+        return self._cells(tokens).astype(np.float32)
+
+    def _cells(self, tokens: np.ndarray) -> np.ndarray:
+        """0 or 1 [item, pos, cell]; zero in the padding."""
+        return np.maximum(tokens - 1, 0)[..., None] >> np.arange(self.width - 1, -1, -1) & 1
+
+    def _tokens(self, first: np.ndarray) -> np.ndarray:
+        """The longest items that begin with the states ``first`` [item, cell]."""
+        return 1 + (self._history(first) << np.arange(self.width - 1, -1, -1)).sum(axis=-1)
+
+    def split_of(self, tokens: np.ndarray) -> np.ndarray:
+        return super().split_of(tokens[:, :1])
+
+    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tokens = self._tokens(rng.integers(0, 2, size=(len(lengths), self.width)))
+        return np.where(np.arange(self.n_ctx) <= lengths[:, None], tokens, self.pad), lengths + 1
+
+    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
+
+    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+        pos = np.arange(tokens.shape[1])
+        inside, goes_on = pos < n_tokens[:, None], pos < n_tokens[:, None] - 1
+        cells = self._cells(tokens)
+        following = next_state(cells, self.number)
+        number = (following << np.arange(self.width - 1, -1, -1)).sum(axis=-1)
+        return {
+            "state": np.where(inside, tokens - 1, UNDEFINED),
+            "time": np.where(inside, pos, UNDEFINED),
+            "alive": np.where(inside, cells.sum(axis=-1), UNDEFINED),
+            "next": np.where(goes_on, number, UNDEFINED),
+        }
+
+    def next_probabilities(self, block: Block) -> np.ndarray:
+        return (1 + block.latents["next"][..., None] == np.arange(self.d_vocab)).astype(np.float64)
+
+    def answer_start(self, block: Block) -> np.ndarray:
+        """The last state: how many there are is not decided before."""
+        return block.n_tokens - 1
+
+    def oracle(self, question: list[str]) -> list[str]:
+        return ["".join(map(str, self._answer([int(cell) for cell in question[-1]])))]
+
+    def baselines(self, block: Block) -> dict[str, float]:
+        """Cell accuracy (0 to 1) of predictors that do not know the rule."""
+        cells = self._cells(block.tokens)[block.scored]
+        target = self._cells(np.maximum(block.targets, 0))[block.scored]
+        majority = (np.roll(cells, 1, axis=-1) + cells + np.roll(cells, -1, axis=-1)) >= 2
+        return {
+            "the more frequent cell": float(max(target.mean(), 1 - target.mean())),
+            "the cell above": float((cells == target).mean()),
+            "the majority of the neighbourhood": float((majority == target).mean()),
+        }
+
+    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+        pos = np.arange(block.tokens.shape[1])
+        return {"state": block.scored[:, :, None] & (pos[:, None] == pos)}
+
+    def _perturbed(
+        self, kind: str, rng: np.random.Generator, block: Block
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        flipped, exists = self._flipped(rng, self._cells(block.tokens[:, 0]))
+        return np.where(block.tokens == self.pad, self.pad, self._tokens(flipped)), block.n_tokens, exists

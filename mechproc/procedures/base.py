@@ -109,6 +109,15 @@ class Procedure(Config, ABC):
 
     # ---- what a subclass may define --------------------------------------------------------------------------------
 
+    @property
+    def n_cells(self) -> int | None:
+        """Cells of the vectors that the model reads in place of tokens and has one logit each for; ``None``: tokens."""
+        return None
+
+    def _vectors(self, tokens: np.ndarray) -> np.ndarray | None:
+        """The vectors behind the tokens, float32 [item, pos, cell], 0 or 1; zero in the padding. With ``n_cells``."""
+        return None
+
     def answer_start(self, block: Block) -> np.ndarray:
         """Where the answer of each item starts, int64 [item]: from there on the tokens before decide every token.
 
@@ -175,7 +184,7 @@ class Procedure(Config, ABC):
     def annotate(self, tokens: np.ndarray, n_tokens: np.ndarray, latents: bool = True) -> Block:
         """The block that these tokens are: latents and scored positions computed from the tokens alone."""
         values = self._latents(tokens, n_tokens) if latents else {}
-        return Block(tokens, n_tokens, self._scored(tokens, n_tokens), values)
+        return Block(tokens, n_tokens, self._scored(tokens, n_tokens), values, self._vectors(tokens))
 
     def encode(self, texts: list[str]) -> Block:
         """Items, or their first part, written in token names with spaces between, such as ``"a b | a b"``.

@@ -27,6 +27,8 @@ class Block:
     """bool [item, pos]."""
     latents: dict[str, np.ndarray]
     """Each int64 [item, pos], ``UNDEFINED`` where the latent has no value."""
+    vectors: np.ndarray | None = None
+    """float32 [item, pos, cell], 0 or 1: what the model reads in place of the tokens, and predicts cell by cell."""
 
     def __post_init__(self) -> None:
         shape = self.tokens.shape
@@ -57,7 +59,8 @@ class Block:
     def take(self, items: np.ndarray | slice) -> Block:
         """Some of the items, in the order asked for."""
         latents = {name: a[items] for name, a in self.latents.items()}
-        return Block(self.tokens[items], self.n_tokens[items], self.scored[items], latents)
+        vectors = None if self.vectors is None else self.vectors[items]
+        return Block(self.tokens[items], self.n_tokens[items], self.scored[items], latents, vectors)
 
     @staticmethod
     def join(blocks: list[Block]) -> Block:
@@ -65,4 +68,5 @@ class Block:
         fields = ("tokens", "n_tokens", "scored")
         tokens, n_tokens, scored = (np.concatenate([getattr(b, name) for b in blocks]) for name in fields)
         latents = {name: np.concatenate([b.latents[name] for b in blocks]) for name in blocks[0].latents}
-        return Block(tokens, n_tokens, scored, latents)
+        vectors = [b.vectors for b in blocks if b.vectors is not None]
+        return Block(tokens, n_tokens, scored, latents, np.concatenate(vectors) if vectors else None)

@@ -10,6 +10,7 @@ from mechproc.errors import require
 from mechproc.model.config import MODEL_VERSION, ModelConfig
 from mechproc.procedures import Procedure
 from mechproc.training.config import TrainingConfig
+from mechproc.training.data import check_fit
 from mechproc.transfer.recipe import RECIPE_VERSION, Recipe, check
 
 
@@ -31,14 +32,7 @@ class RunConfig(Config):
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
-        needs = self.procedure
-        require(
-            self.model.n_ctx >= needs.n_ctx,
-            "model.n_ctx",
-            self.model.n_ctx,
-            f"at least {needs.n_ctx}, the longest item",
-        )
-        require(self.model.d_vocab >= needs.d_vocab, "model.d_vocab", self.model.d_vocab, f"at least {needs.d_vocab}")
+        check_fit(self.model, self.procedure, "model.")
         named, given = set(self.recipe.donor_names), set(self.donors)
         require(named == given, "donors", sorted(given), f"exactly those that the recipe names: {sorted(named)}")
         check(self.recipe, self.model, {name: run.model for name, run in self.donors.items()})

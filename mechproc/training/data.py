@@ -7,9 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechproc.errors import require
+from mechproc.model.config import ModelConfig
 from mechproc.procedures.base import BLOCK_ITEMS, Block, Procedure, Split
 
 EVALUATION_BATCH = 256
@@ -20,12 +22,12 @@ EVALUATION_BATCH = 256
 class Batch:
     """Items as the forward pass reads them, with what is scored."""
 
-    inputs: Int[Tensor, "batch pos"]
-    """Tokens, up to the last one from which something is predicted."""
+    inputs: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_input"]
+    """Tokens or vectors, up to the last one from which something is predicted."""
     positions: Int[Tensor, "batch scored"]
     """Where predictions are made, left-aligned in each item."""
-    targets: Int[Tensor, "batch scored"]
-    """The tokens to predict."""
+    targets: Int[Tensor, "batch scored"] | Int[Tensor, "batch scored d_vocab"]
+    """The tokens to predict; of vectors each cell, 0 or 1."""
     real: Bool[Tensor, "batch scored"]
     """False where an item has fewer scored positions than others."""
 
@@ -36,8 +38,9 @@ class Batch:
         Columns after the last scored position are cut: attention is causal, so they reach no scored prediction.
         """
         positions, real = block.positions()
-        targets = block.tokens[np.arange(len(block))[:, None], positions + 1]  # the last position is never scored
-        inputs = np.ascontiguousarray(block.tokens[:, : int(positions.max()) + 1])
+        read = block.tokens if block.vectors is None else block.vectors
+        targets = read[np.arange(len(block))[:, None], positions + 1].astype(np.int64)  # the last is never scored
+        inputs = np.ascontiguousarray(read[:, : int(positions.max()) + 1])
         return cls(*(torch.from_numpy(a) for a in (inputs, positions, targets, real)))
 
     def __len__(self) -> int:
@@ -88,6 +91,19 @@ class TrainStream:
 
     def _draw(self, stage: int | None, index: int) -> Block:
         return self.procedure.block(self.seed, "train", index, stage, latents=False)
+
+
+def check_fit(cfg: ModelConfig, procedure: Procedure, prefix: str = "") -> None:
+    """Raise a ``ConfigError`` unless a model of this config can read and predict the items of ``procedure``."""
+    n_cells, n_ctx = procedure.n_cells, procedure.n_ctx
+    require(cfg.n_ctx >= n_ctx, f"{prefix}n_ctx", cfg.n_ctx, f"at least {n_ctx}, the longest item")
+    expected = "tokens" if n_cells is None else "vectors"
+    require(cfg.input == expected, f"{prefix}input", cfg.input, f"{expected!r} for {procedure.kind}")
+    if n_cells is None:
+        require(cfg.d_vocab >= procedure.d_vocab, f"{prefix}d_vocab", cfg.d_vocab, f"at least {procedure.d_vocab}")
+    else:
+        require(cfg.d_input == n_cells, f"{prefix}d_input", cfg.d_input, f"{n_cells}, the cells of a vector")
+        require(cfg.d_vocab == n_cells, f"{prefix}d_vocab", cfg.d_vocab, f"{n_cells}, one logit for each cell")
 
 
 def evaluation_batches(procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> list[Batch]:

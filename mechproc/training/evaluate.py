@@ -21,9 +21,9 @@ class Score:
     loss: float
     """Mean cross-entropy over the scored tokens, in nats."""
     n_correct: np.ndarray
-    """int64 [item]: scored tokens that were the most probable prediction."""
+    """int64 [item]: scored tokens (of vectors, cells) that were the most probable prediction."""
     n_scored: np.ndarray
-    """int64 [item]: scored tokens."""
+    """int64 [item]: scored tokens (cells)."""
 
     @property
     def token_accuracy(self) -> float:
@@ -43,8 +43,9 @@ def evaluate(state: State, cfg: ModelConfig, batches: Iterable[Batch]) -> Score:
     for batch in batches:
         logits = forward(state, cfg, batch.inputs, batch.positions)
         loss, hits = loss_and_correct(logits, batch.targets, batch.real)
-        total += float(loss) * int(batch.real.sum())
-        correct.append(hits.sum(1).cpu().numpy())
-        scored.append(batch.real.sum(1).cpu().numpy())
+        n_scored = batch.real.sum(1) * (1 if hits.ndim == 2 else hits.shape[2])
+        total += float(loss) * int(n_scored.sum())
+        correct.append(hits.flatten(1).sum(1).cpu().numpy())
+        scored.append(n_scored.cpu().numpy())
     n_scored = np.concatenate(scored)
     return Score(total / float(n_scored.sum()), np.concatenate(correct), n_scored)

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from mechproc.config import digest
-from mechproc.errors import StoreError, require
+from mechproc.errors import StoreError
 from mechproc.model.config import MODEL_VERSION, ModelConfig
 from mechproc.model.state import State, check_state
 from mechproc.procedures.base import Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.training.config import TrainingConfig
-from mechproc.training.data import TrainStream, evaluation_batches
+from mechproc.training.data import TrainStream, check_fit, evaluation_batches
 from mechproc.training.engine import Engine, ReferenceEngine
 from mechproc.training.evaluate import Score
 from mechproc.training.optimizer import Frozen
@@ -73,9 +73,7 @@ def train(
     Raises ``ConfigError`` before the first step for what cannot work, ``TrainingError`` with the step when loss or
     gradient is not finite. Ctrl-C takes effect after the current step, once a resume point has been saved.
     """
-    require(cfg.n_ctx >= procedure.n_ctx, "n_ctx", cfg.n_ctx, f"at least {procedure.n_ctx}, the longest item")
-    require(cfg.d_vocab >= procedure.d_vocab, "d_vocab", cfg.d_vocab, f"at least {procedure.d_vocab}")
-    require(cfg.input == "tokens", "input", cfg.input, "'tokens' for a procedure of tokens")
+    check_fit(cfg, procedure)
     check_state(state, cfg)
     sink = sink or MemorySink()
     fingerprint = _fingerprint(procedure, cfg, state, training, seed, frozen)

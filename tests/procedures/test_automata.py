@@ -1,12 +1,14 @@
 """Cellular automata beside their definition, cell by cell."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mechproc.errors import ConfigError
-from mechproc.procedures import UNDEFINED, Eca, Fixed, Uniform
+from mechproc.procedures import UNDEFINED, Eca, EcaVectors, Fixed, Uniform
 from mechproc.procedures.automata import next_state
 
 CELLS = st.lists(st.integers(0, 1), min_size=3, max_size=14)
@@ -80,3 +82,42 @@ def test_baselines_are_those_of_a_count():
 def test_settings_that_are_no_automaton_are_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         Eca(**settings)
+
+
+@given(number=st.integers(0, 255), width=st.integers(3, 12), seed=st.integers(0, 99))
+def test_vectors_are_the_states_of_the_stream(number, width, seed):
+    lengths = np.array([1, 2, 3])
+    stream, vectors = (cls(lengths=Uniform(1, 3), number=number, width=width) for cls in (Eca, EcaVectors))
+    cells = stream._draw(np.random.default_rng(seed), lengths)[0].reshape(3, -1, width)
+    block = vectors.annotate(*vectors._draw(np.random.default_rng(seed), lengths))
+    assert block.vectors is not None and block.vectors.dtype == np.float32
+    assert np.array_equal(block.vectors, np.maximum(cells - 1, 0))
+    assert vectors.decode(block)[2].split() == ["".join(map(str, row)) for row in (cells[2] - 1).tolist()]
+
+
+def test_taking_and_joining_keep_the_vectors():
+    block = EcaVectors(width=8).items(6)
+    parts = [block.take(slice(0, 2)), block.take(np.arange(6) >= 2)]
+    joined = type(block).join(parts).vectors
+    assert joined is not None and block.vectors is not None and np.array_equal(joined, block.vectors)
+
+
+def test_baselines_of_vectors_count_cells():
+    block = EcaVectors(lengths=Fixed(2), width=6, number=30).items(80)
+    assert block.vectors is not None
+    rows = block.vectors.astype(int).tolist()
+    pairs = [(now, then) for row in rows for now, then in itertools.pairwise(row)]
+    cells = [(now[i - 1] + now[i] + now[(i + 1) % 6] >= 2, now[i], then[i]) for now, then in pairs for i in range(6)]
+    ones = sum(then for *_, then in cells) / len(cells)
+    assert EcaVectors(lengths=Fixed(2), width=6, number=30).baselines(block) == pytest.approx(
+        {
+            "the more frequent cell": max(ones, 1 - ones),
+            "the cell above": sum(now == then for _, now, then in cells) / len(cells),
+            "the majority of the neighbourhood": sum(most == then for most, _, then in cells) / len(cells),
+        }
+    )
+
+
+def test_vectors_too_wide_for_a_residual_stream_of_16_are_refused():
+    with pytest.raises(ConfigError, match="width = 13 is not allowed: at most 12"):
+        EcaVectors(width=13)

@@ -50,7 +50,7 @@ def names(procedure: Procedure, block: Block) -> list[list[str]]:
 
 
 def test_the_registry_has_the_shipped_procedures_in_a_fixed_order():
-    shipped = "identity set reverse sort union delete stack k-dyck eca haystack addition reversed-addition"
+    shipped = "identity set reverse sort union delete stack k-dyck eca eca-vectors haystack addition reversed-addition"
     assert list(ALL) == shipped.split()
     assert all(procedure.kind == kind for kind, procedure in ALL.items())
     assert get("set") is Set
