@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mechproc.donors import load_donor as load_donor
     from mechproc.model.config import ModelConfig as ModelConfig
     from mechproc.model.hooked import HookedTransformer as HookedTransformer
     from mechproc.model.io import load_model as load_model
@@ -33,6 +34,7 @@ _HOME = {
     "Store": "mechproc.study.store",
     "Study": "mechproc.study.study",
     "TrainingConfig": "mechproc.training.config",
+    "load_donor": "mechproc.donors",
     "load_model": "mechproc.model.io",
     "save_model": "mechproc.model.io",
 }

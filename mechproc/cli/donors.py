@@ -1,0 +1,32 @@
+"""``mechproc donors [RULE ...]``: train the shipped models again and pack them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(subparsers: Any) -> None:
+    """Declare the verb."""
+    parser = subparsers.add_parser("donors", help="train and pack the models that come along again (an hour for all)")
+    parser.add_argument("rules", nargs="*", metavar="RULE", help="rules, such as set (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("donors"), help="folder to write (default: donors)")
+    parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing, pack, and say where."""
+    from mechproc.cli.progress import RunLines
+    from mechproc.donors.build import build
+    from mechproc.donors.recipes import RULES, recipe
+    from mechproc.study.store import Store
+
+    rules = args.rules or list(RULES)
+    for rule in rules:
+        recipe(rule, 0)  # an unknown rule is said before anything starts
+    for folder in build(rules, Store(args.store), args.out, workers=args.workers, done=RunLines()):
+        print(folder / "card.md")
+    return 0

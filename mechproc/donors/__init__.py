@@ -1,0 +1,66 @@
+"""Pretrained models that come with mechproc: ten seeds of each rule, with a card for each rule in ``data``.
+
+``load_donor("set", seed=3)`` is one of them, ready for any analysis. ``recipes`` says how they were trained, ``build``
+trains and packs them again: with the same provenance, bit for bit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechproc.config import nearest
+from mechproc.errors import ConfigError
+from mechproc.files import read_json
+
+if TYPE_CHECKING:
+    from mechproc.model.config import ModelConfig
+    from mechproc.model.hooked import HookedTransformer
+    from mechproc.model.state import State
+
+DATA = Path(__file__).parent / "data"
+
+
+def shipped() -> list[str]:
+    """The rules that have donors, by name."""
+    return sorted(path.parent.name for path in DATA.glob("*/card.json"))
+
+
+def card(rule: str) -> dict[str, Any]:
+    """What is known of the donors of a rule: how they were trained, and each one's scores, by seed."""
+    if rule not in shipped():
+        known = ", ".join(shipped())
+        raise ConfigError(f"rule = {rule!r} has no donors: one of {known}{nearest(rule, shipped())}")
+    return read_json(DATA / rule / "card.json")
+
+
+def donor_weights(rule: str, seed: int = 0, step: int | None = None) -> tuple[ModelConfig, State]:
+    """Config and weights of a donor, as recipes and ``Store`` hand them on; see ``load_donor``."""
+    from mechproc.model.config import ModelConfig
+    from mechproc.model.io import read_tensors
+    from mechproc.model.state import check_state
+
+    known = card(rule)
+    seeds = [entry["seed"] for entry in known["donors"]]
+    if seed not in seeds:
+        raise ConfigError(f"seed = {seed} is not allowed: one of {', '.join(map(str, seeds))}")
+    path = DATA / rule / f"seed_{seed}.safetensors"
+    tensors, header = read_tensors(path)
+    step = header["steps"][-1] if step is None else step
+    if step not in header["steps"]:
+        raise ConfigError(f"step = {step} is not allowed: one of {', '.join(map(str, header['steps']))}")
+    cfg = ModelConfig.from_dict(header["config"])
+    prefix = f"{step}/"
+    state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    check_state(state, cfg, source=str(path))
+    return cfg, state
+
+
+def load_donor(rule: str, seed: int = 0, step: int | None = None) -> HookedTransformer:
+    """A pretrained model of ``rule``; ``step`` is one of the few of which weights are kept, the last by default.
+
+    Raises ``ConfigError`` that names what there is for a rule, seed or step without weights.
+    """
+    from mechproc.model.hooked import HookedTransformer
+
+    return HookedTransformer(*donor_weights(rule, seed, step))

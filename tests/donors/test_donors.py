@@ -1,0 +1,99 @@
+"""Donors are packed as they were trained, and those that come along are what their cards say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import mechproc
+from mechproc import donors
+from mechproc.donors import build, recipes
+from mechproc.errors import ConfigError
+from mechproc.model.state import init_state
+from mechproc.procedures import Procedure
+from mechproc.study.store import Store
+from mechproc.training.config import TrainingConfig
+from mechproc.training.data import evaluation_batches
+from mechproc.training.evaluate import evaluate
+
+SHORT = TrainingConfig(
+    steps=20,
+    batch_size=8,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    evaluate_every=5,
+    n_validation=20,
+    n_test=30,
+    checkpoints_per_decade=1,
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Two seeds of two rules, trained for a moment, in the place of those that come along."""
+    monkeypatch.setattr(recipes, "TRAINING", SHORT)
+    monkeypatch.setattr(build, "KEPT", (0, 10))
+    monkeypatch.setattr(build, "CURVE", (0, 10, 20))
+    monkeypatch.setattr(build, "MIDDLE", 10)
+    build.build(["set", "eca-vectors"], Store(tmp_path / "runs"), tmp_path / "data", seeds=[0, 1], workers=1)
+    monkeypatch.setattr(donors, "DATA", tmp_path / "data")
+    return tmp_path
+
+
+def test_a_donor_is_the_model_of_its_run(small: Path):
+    store, run = Store(small / "runs"), recipes.recipe("set", 1)
+    cfg, last = donors.donor_weights("set", seed=1)
+    assert cfg == run.model and all(torch.equal(last[name], t) for name, t in store.model(run)[1].items())
+    start = donors.donor_weights("set", seed=1, step=0)[1]
+    assert all(torch.equal(start[name], t) for name, t in init_state(cfg, 1).items())
+    middle = donors.donor_weights("set", seed=1, step=10)[1]
+    assert all(torch.equal(middle[name], t) for name, t in store.checkpoint(run, 10)[1].items())
+    assert not torch.equal(middle["embed.W_E"], last["embed.W_E"])
+
+
+def test_the_same_trainings_pack_into_the_same_bytes(small: Path):
+    build.build(["set"], Store(small / "other"), small / "again", seeds=[0, 1], workers=1)
+    names = sorted(path.name for path in (small / "again" / "set").iterdir())
+    assert names == ["card.json", "card.md", "seed_0.safetensors", "seed_1.safetensors"]
+    for name in names:
+        one, other = (json.loads((small / d / "set" / "card.json").read_text()) for d in ("data", "again"))
+        one["provenance"].pop("date"), other["provenance"].pop("date")
+        assert one == other
+        if name.endswith("safetensors"):
+            assert (small / "data" / "set" / name).read_bytes() == (small / "again" / "set" / name).read_bytes()
+
+
+def test_the_card_says_what_was_not_mastered_and_why(small: Path):
+    card, page = donors.card("set"), (small / "data" / "set" / "card.md").read_text()
+    assert card["mastered"] == [] and card["n_test"] == 30 and card["ceiling"] == 1.0
+    for donor in card["donors"]:
+        missing = 100 * (1 - donor["accuracy"])
+        assert f"- Seed {donor['seed']}: {missing:.1f} points below the ceiling" in page
+    assert "its curriculum got to stage 1 of 19" in page
+
+
+def test_what_there_is_not_is_said(small: Path):
+    with pytest.raises(ConfigError, match=r"rule = 'sett' has no donors: one of eca-vectors, set; did you mean 'set'"):
+        donors.load_donor("sett")
+    with pytest.raises(ConfigError, match="seed = 7 is not allowed: one of 0, 1"):
+        donors.load_donor("set", seed=7)
+    with pytest.raises(ConfigError, match="step = 11 is not allowed: one of 0, 10, 20"):
+        donors.load_donor("set", step=11)
+    with pytest.raises(ConfigError, match="rule = 'haystack' is not allowed"):
+        recipes.recipe("haystack", 0)
+
+
+@pytest.mark.parametrize("rule", donors.shipped())
+def test_what_comes_along_is_what_its_card_says(rule: str):
+    """The first donor, scored again on the first of its test items, is within chance of its card."""
+    card = donors.card(rule)
+    assert [d["seed"] for d in card["donors"]] == list(recipes.SEEDS)
+    procedure = Procedure.from_dict(card["procedure"])
+    assert card["version"] == procedure.version and card["donors"][0]["run"] == recipes.recipe(rule, 0).identity
+    cfg, state = donors.donor_weights(rule, seed=0)
+    accuracy = evaluate(state, cfg, evaluation_batches(procedure, 500, "test")).token_accuracy
+    assert accuracy == pytest.approx(card["donors"][0]["accuracy"], abs=0.03)
+    assert card["mastered"] == [d["seed"] for d in card["donors"] if d["accuracy"] >= card["ceiling"] - 0.01]
