@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from mechproc.donors.recipes import RULES, recipe
     from mechproc.study.store import Store
 
-    rules = args.rules or list(RULES)
+    rules: list[str] = args.rules or list(RULES)
     for rule in rules:
         recipe(rule, 0)  # an unknown rule is said before anything starts
     for folder in build(rules, Store(args.store), args.out, workers=args.workers, done=RunLines()):

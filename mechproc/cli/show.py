@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(cls: Any) -> str:
     """One procedure at its default settings, as plain text."""
+    from mechproc.donors import card, shipped
     from mechproc.procedures.base import show
 
     procedure = cls()
@@ -45,6 +46,11 @@ def describe(cls: Any) -> str:
     lines += ["", "Test items (scored tokens in brackets):", textwrap.indent(show(procedure, 2), "    "), ""]
     lines += [f"Best attainable token accuracy: {procedure.ceiling(block):.3f}"]
     lines += [f"Without the rule, {name}: {value:.3f}" for name, value in procedure.baselines(block).items()]
+    if cls.kind in shipped():
+        known = card(cls.kind)
+        scores = [donor["accuracy"] for donor in known["donors"]]
+        mastered = f"{len(known['mastered'])} of {len(scores)} master it"
+        lines += ["", f"Donors: {len(scores)} seeds, accuracy {min(scores):.4f} to {max(scores):.4f}; {mastered}"]
     for title, table in [("Latents", cls.latent_names), ("Attention targets", cls.mask_names)]:
         lines += ["", f"{title}:", *(f"    {name:18}{text}" for name, text in table.items())]
     lines += ["", "Minimal pairs:"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ MIDDLE = 12_000
 
 
 def build(
-    rules: list[str],
+    rules: Sequence[str],
     store: Store,
     out: Path,
-    seeds: list[int] | None = None,
+    seeds: Sequence[int] | None = None,
     workers: int | None = None,
     done: Done | None = None,
 ) -> list[Path]:
@@ -33,8 +34,7 @@ def build(
 
     Each file is a pure function of the run that it holds: the same provenance gives the same bytes.
     """
-    seeds = list(SEEDS) if seeds is None else seeds
-    runs = {rule: [recipe(rule, seed) for seed in seeds] for rule in rules}
+    runs = {rule: [recipe(rule, seed) for seed in (SEEDS if seeds is None else seeds)] for rule in rules}
     run_all([run for of_rule in runs.values() for run in of_rule], store, workers, done)
     return [pack(rule, of_rule, store, out / rule) for rule, of_rule in runs.items()]
 
@@ -61,7 +61,7 @@ def _card(rule: str, runs: list[RunConfig], store: Store) -> dict[str, Any]:
     donors = []
     for run in runs:
         score, rows = store.test(run), store.metrics(run).set_index("step")
-        curve = rows["token_accuracy"]
+        curve = dict(zip(rows.index.tolist(), rows["token_accuracy"].tolist(), strict=True))
         donors.append(
             {
                 "seed": run.seed,
@@ -70,7 +70,7 @@ def _card(rule: str, runs: list[RunConfig], store: Store) -> dict[str, Any]:
                 "item_accuracy": score["item_accuracy"],
                 "steps": score["steps"],
                 "stage": int(rows["stage"].iloc[-1]),
-                "curve": {str(step): float(curve[step]) for step in CURVE if step in curve.index},
+                "curve": {str(step): curve[step] for step in CURVE if step in curve},
             }
         )
     return {

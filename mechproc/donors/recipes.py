@@ -38,15 +38,14 @@ def recipe(rule: str, seed: int) -> RunConfig:
     """The training of one donor: the paper's shape (2 layers, 4 heads, width 16), token embeddings tied."""
     if rule not in RULES:
         raise ConfigError(f"rule = {rule!r} is not allowed: one of {', '.join(RULES)}{nearest(rule, RULES)}")
-    procedure = get(rule)()
+    procedure = get(rule).from_dict({"kind": rule})
     if rule in ON_LISTS:
         procedure = procedure.replace(lengths=LISTS)
     return RunConfig(procedure, _model(procedure), TRAINING, seed)
 
 
 def _model(procedure: Procedure) -> ModelConfig:
-    size = {"n_layers": 2, "n_heads": 4, "d_model": 16, "n_ctx": procedure.n_ctx}
-    n_cells = procedure.n_cells
+    n_ctx, n_cells = procedure.n_ctx, procedure.n_cells
     if n_cells is None:
-        return ModelConfig(**size, d_vocab=procedure.d_vocab, tied_embeddings=True)
-    return ModelConfig(**size, d_vocab=n_cells, input="vectors", d_input=n_cells)
+        return ModelConfig(2, 4, 16, n_ctx, procedure.d_vocab, tied_embeddings=True)
+    return ModelConfig(2, 4, 16, n_ctx, n_cells, input="vectors", d_input=n_cells)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import mechproc
 from mechproc import donors
 from mechproc.donors import build, recipes
 from mechproc.errors import ConfigError
