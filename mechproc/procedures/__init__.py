@@ -10,7 +10,7 @@ from typing import cast
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
-from mechproc.procedures.arithmetic import Addition, ReversedAddition
+from mechproc.procedures.addition import Addition, ReversedAddition
 from mechproc.procedures.automata import Eca, EcaVectors
 from mechproc.procedures.base import (
     BLOCK_ITEMS,
@@ -27,6 +27,7 @@ from mechproc.procedures.brackets import KDyck
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Curriculum, Fixed, LengthDistribution, Uniform
 from mechproc.procedures.lists import Delete, Union
+from mechproc.procedures.multiplication import Multiplication
 from mechproc.procedures.reorder import Reverse, Sort
 from mechproc.procedures.sequences import Identity, Set
 from mechproc.procedures.stack import Stack
@@ -47,6 +48,7 @@ __all__ = [
     "Identity",
     "KDyck",
     "LengthDistribution",
+    "Multiplication",
     "PairKind",
     "Procedure",
     "Reverse",
@@ -76,6 +78,7 @@ _SHIPPED: tuple[type[Procedure], ...] = (
     Haystack,
     Addition,
     ReversedAddition,
+    Multiplication,
 )
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechproc.errors import ConfigError
-from mechproc.procedures.arithmetic import ANSWER_0, Addition, ReversedAddition, Sum
+from mechproc.procedures.addition import Addition, ReversedAddition, Sum
+from mechproc.procedures.arithmetic import ANSWER_0
 from mechproc.procedures.block import UNDEFINED
 from mechproc.procedures.lengths import Fixed, Uniform
 

@@ -1,0 +1,36 @@
+"""Predictors that see a little of an item and guess what is most frequent given that: the fitted baselines."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+REFERENCE_ITEMS = 32_768
+"""Items that such a predictor is fitted to where the rule makes as many as one likes."""
+
+
+class Guesser(NamedTuple):
+    """The most frequent token for each context. A context is a number that says what the predictor sees."""
+
+    known: np.ndarray
+    """The contexts that were seen, ascending, int64 [context]."""
+    guesses: np.ndarray
+    """int64 [context]: the token that followed most often, the lowest of several."""
+
+    @classmethod
+    def fit(cls, contexts: np.ndarray, targets: np.ndarray, d_vocab: int) -> Guesser:
+        """The best guesses at ``targets`` given ``contexts``, both int64 [prediction]."""
+        known, index = np.unique(contexts, return_inverse=True)
+        pairs, counts = np.unique(index * d_vocab + targets, return_counts=True)  # few of all pairs occur
+        order = np.lexsort((pairs, -counts, pairs // d_vocab))
+        first = np.unique(pairs[order] // d_vocab, return_index=True)[1]
+        return cls(known, pairs[order][first] % d_vocab)
+
+    def guess(self, contexts: np.ndarray) -> np.ndarray:
+        """The guess for each context, int64; for one never seen, that for a neighbouring number."""
+        return self.guesses[np.searchsorted(self.known, contexts).clip(max=len(self.known) - 1)]
+
+    def accuracy(self, contexts: np.ndarray, targets: np.ndarray) -> float:
+        """The share of right guesses, 0 to 1."""
+        return float((self.guess(contexts) == targets).mean())
