@@ -35,7 +35,7 @@ def describe(cls: Any) -> str:
 
     procedure = cls()
     block = procedure.items(1000)
-    lines = [f"{cls.kind} {cls.version}", "", *textwrap.wrap(_paragraph(cls), 100), ""]
+    lines = [f"{cls.kind} {procedure.version}", "", *textwrap.wrap(_paragraph(cls), 100), ""]
     lines += ["Settings: " + ", ".join(f"{k} = {v}" for k, v in procedure.to_dict().items() if k != "kind")]
     lines += [
         f"A length counts {cls.length_unit}. Tokens: {procedure.d_vocab}. Longest item: {procedure.n_ctx} tokens.",

@@ -24,12 +24,15 @@ from mechproc.procedures.base import (
     show,
 )
 from mechproc.procedures.brackets import KDyck
+from mechproc.procedures.crossing_brackets import KDyckShuffle
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Curriculum, Fixed, LengthDistribution, Uniform
 from mechproc.procedures.lists import Delete, Union
 from mechproc.procedures.multiplication import Multiplication
 from mechproc.procedures.reorder import Reverse, Sort
 from mechproc.procedures.sequences import Identity, Set
+from mechproc.procedures.shuffled import Shuffled
+from mechproc.procedures.sorting import Sorting
 from mechproc.procedures.stack import Stack
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "Haystack",
     "Identity",
     "KDyck",
+    "KDyckShuffle",
     "LengthDistribution",
     "Multiplication",
     "PairKind",
@@ -54,7 +58,9 @@ __all__ = [
     "Reverse",
     "ReversedAddition",
     "Set",
+    "Shuffled",
     "Sort",
+    "Sorting",
     "Split",
     "Stack",
     "Uniform",
@@ -73,12 +79,15 @@ _SHIPPED: tuple[type[Procedure], ...] = (
     Delete,
     Stack,
     KDyck,
+    KDyckShuffle,
     Eca,
     EcaVectors,
+    Shuffled,
     Haystack,
     Addition,
     ReversedAddition,
     Multiplication,
+    Sorting,
 )
 
 

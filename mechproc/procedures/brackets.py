@@ -28,7 +28,90 @@ class Nesting(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class KDyck(Procedure):
+class Brackets(Procedure):
+    """What rules of brackets share: tokens, lengths, and the chance that the next one opens."""
+
+    length_unit: ClassVar[str] = "tokens"
+
+    lengths: LengthDistribution = Uniform(4, 64, step=2)
+    k: int = 16
+    """Kinds of brackets."""
+    p_open: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", self.k, "at least 1")
+        require(0 < self.p_open < 1, "p_open", self.p_open, "above 0 and below 1")
+        stages = [self.lengths.support(s) for s in range(self.lengths.n_stages)]
+        odd = (np.concatenate(stages) % 2).any()
+        require(not (odd and self._closes_at_the_end()), "lengths", self.lengths.to_dict(), "even lengths only")
+
+    def _closes_at_the_end(self) -> bool:
+        return True
+
+    @functools.cached_property
+    def token_names(self) -> tuple[str, ...]:
+        opening = ["(", "[", "{", "<", *(f"({i}" for i in range(5, self.k + 1))]
+        closing = [")", "]", "}", ">", *(f"){i}" for i in range(5, self.k + 1))]
+        return ("_", *opening[: self.k], *closing[: self.k])
+
+    @property
+    def n_ctx(self) -> int:
+        return self.lengths.max
+
+    def _opens(self, tokens: np.ndarray) -> np.ndarray:
+        return (tokens >= 1) & (tokens <= self.k)
+
+    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
+
+    def _free_chance(self, depth: np.ndarray) -> np.ndarray:
+        """P(the next token opens | brackets open) where the end is far: it must at depth 0."""
+        return np.where(depth == 0, 1.0, self.p_open)
+
+    def _open_chance(self, depth: np.ndarray, remaining: np.ndarray) -> np.ndarray:
+        """P(the next token opens | brackets open, tokens that remain), of one length: it must not where all that
+        remains is needed for closing."""
+        return np.where((depth > 0) & (depth >= remaining), 0.0, self._free_chance(depth))
+
+    def open_probability(self, block: Block) -> np.ndarray:
+        """P(the next token opens | tokens so far, the item goes on), float64 [item, pos]; NaN where no item goes on so.
+
+        An item of unknown length: each length counts by its probability given the tokens so far.
+        """
+        pos, depth = np.arange(block.tokens.shape[1]), block.latents["depth"]
+        opens = self._opens(block.tokens)
+        depth_before = np.pad(depth[:, :-1], ((0, 0), (1, 0)))
+        free = self._free_chance(depth_before)
+        free = np.where(opens, free, 1 - free)
+        impossible = ((block.tokens > self.k) & (block.latents["match"] == UNDEFINED)) | (free == 0)
+        broken = np.cumsum(impossible, axis=1) > 0
+        weight_open, weight = np.zeros(depth.shape), np.zeros(depth.shape)
+        for length in self.lengths.support().tolist():
+            chance = self._open_chance(depth_before, length - pos)
+            # relative to choices that no end forces, or long items would underflow
+            step = np.where(opens, chance, 1 - chance) / np.where(free == 0, 1.0, free)
+            likelihood = np.cumprod(step, axis=1)
+            weight_now = np.where((pos < length - 1) & ~broken, likelihood, 0.0)
+            weight += weight_now
+            weight_open += weight_now * self._open_chance(depth, length - 1 - pos)
+        with np.errstate(invalid="ignore"):
+            return weight_open / weight
+
+    def baselines(self, block: Block) -> dict[str, float]:
+        pos, opens = np.arange(block.tokens.shape[1]), self._opens(block.tokens)
+        target = block.targets[block.scored]
+        last = np.maximum.accumulate(np.where(opens, pos, 0), axis=1)
+        close_last = np.take_along_axis(block.tokens, last, axis=1)[block.scored] + self.k
+        return {
+            "a bracket at random": 1 / (2 * self.k),
+            "a legal bracket at random": float((1 / self.legal_next(block).sum(axis=-1)[block.scored]).mean()),
+            "the most frequent bracket": float(np.bincount(target).max() / len(target)),
+            "closing the kind opened last": float((close_last == target).mean()),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class KDyck(Brackets):
     """Well nested brackets. Opens with probability ``p_open`` where it may both open and close; kinds are uniform.
 
     The default lengths vary, because at one fixed length the position alone tells how much is left to close; up to 64
@@ -36,7 +119,6 @@ class KDyck(Procedure):
     """
 
     kind: ClassVar[str] = "k-dyck"
-    length_unit: ClassVar[str] = "tokens"
     latent_names: ClassVar[dict[str, str]] = {
         "depth": "brackets open after this token; at every token",
         "top": "kind (0 to k - 1) of the innermost open bracket, the only one that may close next; where depth > 0",
@@ -81,29 +163,7 @@ class KDyck(Procedure):
         Example("(5 )5 < >", ")5 < >", {"top": (4, -1, 3, -1)}, {"k": 5}),
     )
 
-    lengths: LengthDistribution = Uniform(4, 64, step=2)
-    k: int = 16
-    """Kinds of brackets."""
     p_open: float = 0.49
-
-    def __post_init__(self) -> None:
-        require(self.k >= 1, "k", self.k, "at least 1")
-        require(0 < self.p_open < 1, "p_open", self.p_open, "above 0 and below 1")
-        stages = [self.lengths.support(s) for s in range(self.lengths.n_stages)]
-        require(not (np.concatenate(stages) % 2).any(), "lengths", self.lengths.to_dict(), "even lengths only")
-
-    @functools.cached_property
-    def token_names(self) -> tuple[str, ...]:
-        opening = ["(", "[", "{", "<", *(f"({i}" for i in range(5, self.k + 1))]
-        closing = [")", "]", "}", ">", *(f"){i}" for i in range(5, self.k + 1))]
-        return ("_", *opening[: self.k], *closing[: self.k])
-
-    @property
-    def n_ctx(self) -> int:
-        return self.lengths.max
-
-    def _opens(self, tokens: np.ndarray) -> np.ndarray:
-        return (tokens >= 1) & (tokens <= self.k)
 
     def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, width = np.arange(len(lengths)), self.n_ctx
@@ -118,11 +178,6 @@ class KDyck(Procedure):
             stack[rows[opens], depth[opens]] = kinds[opens, p]
             tokens[:, p] = np.where(opens, 1 + kinds[:, p], 1 + self.k + stack[rows, depth + 1])
         return np.where(np.arange(width) < lengths[:, None], tokens, self.pad), lengths
-
-    def _open_chance(self, depth: np.ndarray, remaining: np.ndarray) -> np.ndarray:
-        """P(the next token opens | brackets open, tokens that remain), of one length: it must at depth 0 and must not
-        where all that remains is needed for closing."""
-        return np.where(depth == 0, 1.0, np.where(depth >= remaining, 0.0, self.p_open))
 
     def _nesting(self, tokens: np.ndarray) -> Nesting:
         rows, (n, width) = np.arange(len(tokens)), tokens.shape
@@ -152,31 +207,6 @@ class KDyck(Procedure):
             "remaining": np.where(inside, n_tokens[:, None] - 1 - pos, UNDEFINED),
         }
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
-        return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
-
-    def open_probability(self, block: Block) -> np.ndarray:
-        """P(the next token opens | tokens so far, the item goes on), float64 [item, pos]; NaN where no item goes on so.
-
-        An item of unknown length: each length counts by its probability given the tokens so far.
-        """
-        pos, depth = np.arange(block.tokens.shape[1]), block.latents["depth"]
-        opens = self._opens(block.tokens)
-        depth_before = np.pad(depth[:, :-1], ((0, 0), (1, 0)))
-        unforced = np.where(depth_before == 0, 1.0, self.p_open)
-        broken = np.cumsum((block.tokens > self.k) & (block.latents["match"] == UNDEFINED), axis=1) > 0
-        weight_open, weight = np.zeros(depth.shape), np.zeros(depth.shape)
-        for length in self.lengths.support().tolist():
-            chance = self._open_chance(depth_before, length - pos)
-            # relative to choices that no end forces, or long items would underflow
-            step = np.where(opens, chance / unforced, (1 - chance) / (1 - self.p_open))
-            likelihood = np.cumprod(step, axis=1)
-            weight_now = np.where((pos < length - 1) & ~broken, likelihood, 0.0)
-            weight += weight_now
-            weight_open += weight_now * self._open_chance(depth, length - 1 - pos)
-        with np.errstate(invalid="ignore"):
-            return weight_open / weight
-
     def next_probabilities(self, block: Block) -> np.ndarray:
         p_open = self.open_probability(block)
         probabilities = np.zeros((*block.tokens.shape, self.d_vocab))
@@ -199,18 +229,6 @@ class KDyck(Procedure):
             else:
                 still_open.pop()
         return [names[names.index(name) + self.k] for name in reversed(still_open)]
-
-    def baselines(self, block: Block) -> dict[str, float]:
-        pos, opens = np.arange(block.tokens.shape[1]), self._opens(block.tokens)
-        target = block.targets[block.scored]
-        last = np.maximum.accumulate(np.where(opens, pos, 0), axis=1)
-        close_last = np.take_along_axis(block.tokens, last, axis=1)[block.scored] + self.k
-        return {
-            "a bracket at random": 1 / (2 * self.k),
-            "a legal bracket at random": float((1 / self.legal_next(block).sum(axis=-1)[block.scored]).mean()),
-            "the most frequent bracket": float(np.bincount(target).max() / len(target)),
-            "closing the kind opened last": float((close_last == target).mean()),
-        }
 
     def target_masks(self, block: Block) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
