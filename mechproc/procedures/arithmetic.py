@@ -18,7 +18,7 @@ from mechproc.errors import require
 from mechproc.procedures.base import Procedure
 from mechproc.procedures.block import UNDEFINED, Block
 from mechproc.procedures.digits import Solved, draw_numbers
-from mechproc.procedures.guessing import REFERENCE_ITEMS, Guesser
+from mechproc.procedures.guessing import Guesser, accuracies, fit_all
 from mechproc.procedures.lengths import Fixed, LengthDistribution
 
 DIGIT_0, OPERATOR, EQUALS, ANSWER_0, STOP = 1, 11, 12, 13, 23
@@ -184,13 +184,12 @@ class Arithmetic(Procedure):
           that tells something of the answer's length; the other way round it tells nothing;
         - the last one calculates without carrying, as ``_uncarried`` of the operation says.
         """
-        targets, scored = block.targets[block.scored], block.scored
-        contexts = self._contexts(block.tokens)
-        fitted = {name: self._guessers[name].accuracy(context[scored], targets) for name, context in contexts.items()}
-        return {**fitted, self.uncarried_name: float(self._uncarried(block)[scored].mean())}
+        fitted = accuracies(self._guessers, self._contexts, block)
+        return {**fitted, self.uncarried_name: float(self._uncarried(block)[block.scored].mean())}
 
-    def _contexts(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def _contexts(self, block: Block) -> dict[str, np.ndarray]:
         """What each fitted baseline knows where a symbol is predicted, as one number: int64 [item, pos]."""
+        tokens = block.tokens
         equals = (tokens == EQUALS).argmax(axis=1)[:, None]
         slot = np.arange(self.n_ctx) - equals
         in_slot = (equals * self.n_ctx + slot) * self.d_vocab**2
@@ -208,13 +207,7 @@ class Arithmetic(Procedure):
 
     @functools.cached_property
     def _guessers(self) -> dict[str, Guesser]:
-        """The best guesser for each of ``_contexts``."""
-        rng = np.random.default_rng(0)
-        tokens, n_tokens = self._draw(rng, self.lengths.draw(rng, REFERENCE_ITEMS))
-        scored = self._scored(tokens, n_tokens)
-        targets = np.roll(tokens, -1, axis=1)[scored]
-        contexts = self._contexts(tokens)
-        return {name: Guesser.fit(context[scored], targets, self.d_vocab) for name, context in contexts.items()}
+        return fit_all(self, self._contexts)
 
 
 def at(values: np.ndarray, place: np.ndarray) -> np.ndarray:

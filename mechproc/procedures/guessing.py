@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from mechproc.procedures.base import Block, Procedure
+
+Contexts = Callable[[Block], dict[str, np.ndarray]]
+"""What each of several predictors sees at each position of a block, as one number: int64 [item, pos] by its name."""
 
 REFERENCE_ITEMS = 32_768
 """Items that such a predictor is fitted to where the rule makes as many as one likes."""
@@ -34,3 +40,21 @@ class Guesser(NamedTuple):
     def accuracy(self, contexts: np.ndarray, targets: np.ndarray) -> float:
         """The share of right guesses, 0 to 1."""
         return float((self.guess(contexts) == targets).mean())
+
+
+def fit_all(procedure: Procedure, contexts: Contexts) -> dict[str, Guesser]:
+    """The best guesser for each of the contexts, among items of the rule."""
+    rng = np.random.default_rng(0)
+    items = procedure._draw(rng, procedure.lengths.draw(rng, REFERENCE_ITEMS))
+    block = procedure.annotate(*items, latents=False)
+    targets = block.targets[block.scored]
+    return {
+        name: Guesser.fit(context[block.scored], targets, procedure.d_vocab)
+        for name, context in contexts(block).items()
+    }
+
+
+def accuracies(guessers: dict[str, Guesser], contexts: Contexts, block: Block) -> dict[str, float]:
+    """Token accuracy of each guesser over the scored tokens of ``block``, 0 to 1."""
+    targets = block.targets[block.scored]
+    return {name: guessers[name].accuracy(context[block.scored], targets) for name, context in contexts(block).items()}

@@ -149,7 +149,7 @@ class Multiplication(Arithmetic):
         solved, _ = self._read(block.tokens)
         place, n, where = block.latents["place"], solved.n_digits[:, None], np.arange(solved.a.shape[1])
         targets, scored = block.targets, block.scored
-        guess = self._guessers["ignores the numbers"].guess(self._contexts(block.tokens)["ignores the numbers"])
+        guess = self._guessers["ignores the numbers"].guess(self._contexts(block)["ignores the numbers"])
         kept = n // 2
         lower, upper = where < n - kept, where >= kept
         middle = np.where(where == n - kept - 1, 5, 0)
