@@ -5,21 +5,29 @@ from __future__ import annotations
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
-from mechproc.procedures import Curriculum, get
+from mechproc.procedures import get
 from mechproc.procedures.base import Procedure
 from mechproc.study.run import RunConfig
 from mechproc.training.config import TrainingConfig
 
-ON_LISTS = ("identity", "set", "reverse", "sort", "union", "delete", "stack")
-RULES = (*ON_LISTS, "k-dyck", "eca", "eca-vectors")
+RULES = (
+    "identity",
+    "set",
+    "reverse",
+    "sort",
+    "union",
+    "delete",
+    "stack",
+    "k-dyck",
+    "k-dyck-shuffle",
+    "eca",
+    "eca-vectors",
+)
 SEEDS = range(10)
 KEPT = (0, 10, 100, 1_000)
 """Steps of which weights are shipped beside the last."""
-LISTS = Curriculum(start=2, stop=20, increment=1, threshold=0.97)
-"""Lengths of the rules on lists: one more once validation is right in 97 % of the tokens. Without it, drawn from all
-lengths from the start, `set` on seed 0 ends at 0.6 instead of 0.999."""
 TRAINING = TrainingConfig(
-    steps=20_000,
+    steps=10_000,
     batch_size=64,
     learning_rate=1e-2,
     warmup_steps=500,
@@ -31,7 +39,11 @@ TRAINING = TrainingConfig(
     checkpoints_per_decade=1,
 )
 """A learning rate far above the paper's 5e-5 to 5e-4, and no dropout. Chosen on seed 0, with 3e-3 as the alternative,
-which after 5,000 steps was behind on identity, reverse, sort, delete and stack, and a little ahead on set."""
+which after 5,000 steps was behind on identity, reverse, sort, delete and stack, and a little ahead on set.
+
+No curriculum: with one (length 2 to 20, by 1, 2 or 6, at a validation accuracy of 0.8 to 0.97) set was mastered in two
+of sixteen trainings of 20,000 steps and ended below its best baseline in ten, because the curriculum came to a stop;
+without one, all three that were tried ended at 0.80 to 0.84, above the baseline of 0.73. These trials were not kept."""
 
 
 def recipe(rule: str, seed: int) -> RunConfig:
@@ -39,8 +51,6 @@ def recipe(rule: str, seed: int) -> RunConfig:
     if rule not in RULES:
         raise ConfigError(f"rule = {rule!r} is not allowed: one of {', '.join(RULES)}{nearest(rule, RULES)}")
     procedure = get(rule).from_dict({"kind": rule})
-    if rule in ON_LISTS:
-        procedure = procedure.replace(lengths=LISTS)
     return RunConfig(procedure, _model(procedure), TRAINING, seed)
 
 

@@ -1,0 +1,83 @@
+"""``mechproc runs list|show|rm``: what a folder of runs holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add(subparsers: Any) -> None:
+    """Declare the verb."""
+    parser = subparsers.add_parser("runs", help="list, show or remove the runs of a folder")
+    parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="one line for each run")
+    listing.add_argument("--procedure", help="only runs on this procedure")
+    listing.add_argument("--state", choices=["complete", "running", "interrupted"], help="only runs in this state")
+    for name, text in (("show", "settings, environment, course and scores of one run"), ("rm", "remove one run")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("run_name", metavar="RUN", help="its name, or the beginning of its identity")
+        if name == "rm":
+            action.add_argument("--yes", action="store_true", help="do not ask")
+            action.add_argument("--force", action="store_true", help="even if other runs have it as a donor")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    return {"list": _list, "show": _show, "rm": _rm}[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from mechproc.study.catalogue import entries
+
+    found, problems = entries(args.store)
+    kept = [
+        entry
+        for entry in found
+        if args.procedure in (None, entry.config["procedure"]["kind"]) and args.state in (None, entry.state)
+    ]
+    print(f"{'run':34}{'seed':>5}  {'state':12}{'accuracy':>9}{'seconds':>9}  start")
+    for entry in kept:
+        scores = f"{entry.test['accuracy']:9.4f}{entry.test['seconds']:9.1f}" if entry.test else f"{'':18}"
+        print(f"{entry.folder.name:34}{entry.config['seed']:5}  {entry.state:12}{scores}  {entry.recipe}")
+    print(f"{len(kept)} runs in {args.store}")
+    for problem in problems:
+        print(f"mechproc: {problem}", file=sys.stderr)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from mechproc.files import read_json
+    from mechproc.study.catalogue import entry
+
+    chosen = entry(args.store, args.run_name)
+    print(f"{chosen.folder}: {chosen.state}\nidentity {chosen.identity}\n")
+    for name, value in chosen.config.items():
+        print(f"{name:12}{json.dumps(value)}")
+    environment = chosen.folder / "environment.json"
+    if environment.exists():
+        print("\n" + ", ".join(f"{key} {value}" for key, value in read_json(environment).items()))
+    metrics = chosen.folder / "metrics.jsonl"
+    if metrics.exists():
+        print("\nlast validations:", *metrics.read_text().splitlines()[-3:], sep="\n  ")
+    if chosen.test:
+        each = ("n_correct", "n_scored")
+        print("\ntest: " + ", ".join(f"{key} {value}" for key, value in chosen.test.items() if key not in each))
+    return 0
+
+
+def _rm(args: argparse.Namespace) -> int:
+    from mechproc.study.catalogue import entry, remove
+
+    chosen = entry(args.store, args.run_name)
+    if not args.yes:
+        print(f"remove {chosen.folder} ({chosen.state}) for good? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
+            return 1
+    print(f"removed {remove(args.store, chosen.identity, args.force)}")
+    return 0
