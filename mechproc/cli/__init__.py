@@ -11,12 +11,12 @@ import errno
 import sys
 
 from mechproc import __version__
-from mechproc.cli import demo, donors, export, parts, run, runs, show
+from mechproc.cli import demo, doctor, donors, export, parts, run, runs, show
 from mechproc.cli import import_model as import_
 from mechproc.cli import list as list_
 from mechproc.errors import MechprocError
 
-VERBS = (demo, show, list_, parts, run, runs, import_, export, donors)
+VERBS = (demo, doctor, show, list_, parts, run, runs, import_, export, donors)
 INTERRUPTED = 130
 
 

@@ -16,6 +16,7 @@ from mechproc.training.engine import Engine, ReferenceEngine
 from mechproc.training.engines.build import KernelUnavailableError, library
 from mechproc.training.engines.cpu import refusal
 from mechproc.training.engines.cpu_engine import CpuEngine
+from mechproc.training.engines.parity import fault
 from mechproc.training.engines.torch_engine import TorchEngine
 
 EngineName = Literal["auto", "reference", "torch", "cpu"]
@@ -42,7 +43,8 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
     """The engine of that name; ``auto`` takes the CPU kernel where it works and says why where it does not.
 
     ``device`` is torch's name of one, such as ``"cuda"``; on any other than the CPU only ``torch`` trains. Raises
-    ``ConfigError`` when the device is not there, or the engine cannot be had on it.
+    ``ConfigError`` when the device is not there, the engine cannot be had on it, or it is an MPS device that does not
+    compute what the reference does.
     """
     known = typing.get_args(EngineName)
     require(name in known, "engine", name, f"one of {', '.join(known)}")
@@ -50,7 +52,10 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
         _check_device(device)
         require(name in ("auto", "torch"), "engine", name, f"'torch' on device {device!r}")
     if name == "torch" or device != "cpu":
-        return Chosen(functools.partial(TorchEngine, device=device), "torch")
+        make = functools.partial(TorchEngine, device=device)
+        if device.startswith("mps") and (reason := _fault_on(device)):
+            raise ConfigError(f"device = {device!r} is not allowed: it does not compute what the CPU does ({reason})")
+        return Chosen(make, "torch")
     if name == "reference":
         return Chosen(ReferenceEngine, "reference")
     reason = refusal(cfg)
@@ -63,6 +68,12 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
     if name == "cpu":
         raise ConfigError(f"engine = 'cpu' is not allowed: {reason}")
     return Chosen(TorchEngine, "torch", hint=reason)
+
+
+@functools.cache
+def _fault_on(device: str) -> str | None:
+    """Silent wrong results are known of this kind of device: it has to show once in a process that it has none."""
+    return fault(functools.partial(TorchEngine, device=device))
 
 
 def _check_device(device: str) -> None:

@@ -1,0 +1,104 @@
+"""``mechproc doctor``: what this machine has, what training will use, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+PACKAGES = ("torch", "transformer-lens", "transformers", "numpy", "scikit-learn", "plotly", "circuitsvis")
+EXTRAS = {
+    "kaleido": ("images", "figures as PNG or PDF"),
+    "ray": ("cluster", "studies on a cluster"),
+    "ipywidgets": ("notebooks", "progress bars in notebooks"),
+}
+
+
+def add(subparsers: Any) -> None:
+    """Declare the verb."""
+    parser = subparsers.add_parser(
+        "doctor", help="versions, devices, compiler, engines; what is missing and what to do"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one line for each thing; 0 when training works and computes what the reference does, else 1."""
+    print("\n".join(_software()))
+    print("\n".join(_machine()))
+    works = True
+    for line, fine in _engines():
+        print(line)
+        works &= fine
+    print("training works" if works else "training does not work as it should: see the lines that say WRONG")
+    return 0 if works else 1
+
+
+def _software() -> Iterator[str]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from mechproc import __version__
+
+    yield _line("mechproc", f"{__version__}, Python {platform.python_version()} on {platform.platform(terse=True)}")
+    for package in PACKAGES:
+        try:
+            yield _line(package, version(package))
+        except PackageNotFoundError:
+            yield _line(package, "MISSING: pip install --editable . in the folder of mechproc")
+    for package, (extra, purpose) in EXTRAS.items():
+        try:
+            yield _line(package, version(package))
+        except PackageNotFoundError:
+            yield _line(package, f'not there; for {purpose}: pip install "mechproc[{extra}]"')
+
+
+def _machine() -> Iterator[str]:
+    import os
+    import shutil
+
+    import torch
+
+    from mechproc.study.executors import usable_cores
+
+    pages = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    known = hasattr(os, "sysconf") and set(pages) <= set(os.sysconf_names)
+    memory = f", {os.sysconf(pages[0]) * os.sysconf(pages[1]) / 2**30:.0f} GiB of memory" if known else ""
+    yield _line("cores", f"{usable_cores()} for this process{memory}; torch uses {torch.get_num_threads()} threads")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield _line("cuda", ", ".join(gpus) or "no device")
+    yield _line("mps", "a device" if torch.backends.mps.is_available() else "no device")
+    compiler = next((path for name in ("c++", "g++", "clang") if (path := shutil.which(name))), None)
+    yield _line("compiler", compiler or "none: training takes about twice as long; install g++ or clang")
+
+
+def _engines() -> Iterator[tuple[str, bool]]:
+    """A line for each engine and device, and whether it is as it should be."""
+    import torch
+
+    from mechproc.errors import ConfigError
+    from mechproc.training.engines import choose
+    from mechproc.training.engines.build import KernelUnavailableError, cache_folder, library
+    from mechproc.training.engines.parity import CFG, fault
+
+    try:
+        lanes = library().mechproc_lanes()
+        yield _line("kernel", f"built, {lanes} SIMD lanes, in {cache_folder()}"), True
+    except KernelUnavailableError as error:
+        yield _line("kernel", f"not to be had: {error}"), True
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    for device in devices:
+        for name in ("reference", "cpu", "torch") if device == "cpu" else ("torch",):
+            try:
+                reason = fault(choose(name, CFG, device=device).make)
+            except ConfigError as error:
+                yield _line(f"{name} engine", str(error)), True
+                continue
+            said = f"WRONG: {reason}" if reason else "computes what the reference does"
+            yield _line(f"{name} engine", f"on {device}: {said}"), reason is None
+    chosen = choose("auto", CFG)
+    yield _line("auto takes", chosen.label + (f": {chosen.hint}" if chosen.hint else "")), True
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:20}{text}"
