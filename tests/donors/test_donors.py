@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import mechproc
 from mechproc import donors
 from mechproc.donors import build, recipes
 from mechproc.errors import ConfigError
@@ -96,3 +97,9 @@ def test_what_comes_along_is_what_its_card_says(rule: str):
     accuracy = evaluate(state, cfg, evaluation_batches(procedure, 500, "test")).token_accuracy
     assert accuracy == pytest.approx(card["donors"][0]["accuracy"], abs=0.03)
     assert card["mastered"] == [d["seed"] for d in card["donors"] if d["accuracy"] >= card["ceiling"] - 0.01]
+
+
+def test_a_donor_is_a_model_to_look_into():
+    model = mechproc.load_donor("set", seed=3)
+    logits, cache = model.run_with_cache(torch.tensor([[2, 3, 2, 1]]))
+    assert logits.shape == (1, 4, 22) and cache["blocks.0.attn.hook_pattern"].shape == (1, 4, 4, 4)
