@@ -49,8 +49,21 @@ class Config:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.family is not None and cls.__dict__.get("kind"):
-            cls.family[cls.kind] = cls
+        if cls.family is None or not cls.kind:
+            return
+        known = cls.family.get(cls.kind)
+        if known and "kind" not in cls.__dict__:
+            raise ConfigError(
+                f"{cls.__name__}.kind is missing: without one its settings would read as {known.__name__}"
+            )
+        if known and _is_shipped(known) and not _is_shipped(cls):
+            raise ConfigError(f"{cls.__name__}.kind = {cls.kind!r} is not allowed: {known.__name__} of mechproc has it")
+        cls.family[cls.kind] = cls
+
+    @classmethod
+    def _member(cls, kind: Any) -> type[Config] | None:
+        """The member of the family that is called ``kind``, if there is one."""
+        return (cls.family or {}).get(kind)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``from_dict`` is its inverse."""
@@ -71,12 +84,13 @@ class Config:
         plain = dict(plain)
         if cls.family is not None:
             kind = plain.pop("kind", cls.kind or None)
-            if kind not in cls.family:
+            found = cls._member(kind)
+            if found is None:
                 known = ", ".join(sorted(cls.family))
                 raise ConfigError(
                     f"{where}.kind = {kind!r} is not allowed: one of {known}{nearest(str(kind), cls.family)}"
                 )
-            member = typing.cast(type[Self], cls.family[kind])
+            member = typing.cast(type[Self], found)
             if not issubclass(member, cls):
                 raise ConfigError(f"{where}.kind = {kind!r} is not allowed: a {cls.__name__} is expected")
         else:
@@ -104,6 +118,10 @@ class Config:
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like a new one."""
         return dataclasses.replace(self, **changes)
+
+
+def _is_shipped(cls: type) -> bool:
+    return cls.__module__.startswith("mechproc.")
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or say that it is done already; print the test scores."""
     from mechproc.cli.progress import Lines
+    from mechproc.cli.scores import bits, spelled
     from mechproc.files import read_json
     from mechproc.study.execute import execute
     from mechproc.study.executors import one_thread
@@ -37,5 +38,7 @@ def run(args: argparse.Namespace) -> int:
             execute(needed, store, Lines(), args.engine, args.device)
     test = store.test(config)
     print(f"{store.folder(config)}: accuracy {test['accuracy']:.4f} on {test['n_items']} test items", end="")
-    print(f" (ceiling {test['ceiling']:.4f}, best baseline {max(test['baselines'].values()):.4f})")
+    print(f" (ceiling {spelled(test['ceiling'])}, best baseline {max(test['baselines'].values()):.4f})")
+    if config.procedure.scored_unit == "character":
+        print(f"{bits(test['loss'])} (best baseline {bits(min(test['baseline_losses'].values()))})")
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 def add(subparsers: Any) -> None:
     """Declare the verb."""
     parser = subparsers.add_parser("show", help="the procedures; with a name: worked examples, latents, ceiling")
-    parser.add_argument("name", nargs="?", help="a procedure, such as set")
+    parser.add_argument("name", nargs="?", help="a procedure, such as set, or FILE.py:Class")
     parser.set_defaults(run=run)
 
 
@@ -30,10 +30,11 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(cls: Any) -> str:
     """One procedure at its default settings, as plain text."""
+    from mechproc.cli.scores import bits, spelled
     from mechproc.donors import card, shipped
     from mechproc.procedures.base import show
 
-    procedure = cls()
+    procedure = cls.from_dict({})
     block = procedure.items(1000)
     lines = [f"{cls.kind} {procedure.version}", "", *textwrap.wrap(_paragraph(cls), 100), ""]
     lines += ["Settings: " + ", ".join(f"{k} = {v}" for k, v in procedure.to_dict().items() if k != "kind")]
@@ -44,17 +45,25 @@ def describe(cls: Any) -> str:
     lines += ["Worked examples (what is scored, after the arrow):"]
     lines += [f"    {example.text}   ->   {example.scored}" for example in cls.examples]
     lines += ["", "Test items (scored tokens in brackets):", textwrap.indent(show(procedure, 2), "    "), ""]
-    lines += [f"Best attainable token accuracy: {procedure.ceiling(block):.3f}"]
-    lines += [f"Without the rule, {name}: {value:.3f}" for name, value in procedure.baselines(block).items()]
+    ceiling, losses = procedure.ceiling(block), procedure.baseline_losses(block)
+    lines += [f"Best attainable {procedure.scored_unit} accuracy: {spelled(ceiling, 3)}"]
+    lines += [
+        f"Without the rule, {name}: {value:.3f}" + (f", {bits(losses[name])}" if name in losses else "")
+        for name, value in procedure.baselines(block).items()
+    ]
     if cls.kind in shipped():
         known = card(cls.kind)
         scores = [donor["accuracy"] for donor in known["donors"]]
         mastered = f"{len(known['mastered'])} of {len(scores)} master it"
         lines += ["", f"Donors: {len(scores)} seeds, accuracy {min(scores):.4f} to {max(scores):.4f}; {mastered}"]
-    for title, table in [("Latents", cls.latent_names), ("Attention targets", cls.mask_names)]:
-        lines += ["", f"{title}:", *(f"    {name:18}{text}" for name, text in table.items())]
-    lines += ["", "Minimal pairs:"]
-    lines += [f"    {name:18}{kind.description}" for name, kind in cls.pair_kinds.items()]
+    pairs = {name: kind.description for name, kind in cls.pair_kinds.items()}
+    for title, table in [
+        ("Latents", cls.latent_names),
+        ("Attention targets", cls.mask_names),
+        ("Minimal pairs", pairs),
+    ]:
+        if table:
+            lines += ["", f"{title}:", *(f"    {name:18}{text}" for name, text in table.items())]
     return "\n".join(lines)
 
 

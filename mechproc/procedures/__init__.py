@@ -1,7 +1,8 @@
 """Procedures: everything that generates sequences from a rule. Imports numpy only.
 
 ``procedures()`` lists them by name, ``get("set")`` is one of them, ``Procedure.from_dict({"kind": "set"})`` reads one
-with its settings. A procedure of one's own is a subclass of ``Procedure`` with a ``kind``; it is known by it at once.
+with its settings. A procedure of one's own is a subclass of ``Procedure`` with a ``kind``; it is known by it at once;
+``FILE.py:Class`` stands wherever a name does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import cast
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
+from mechproc.procedures import outside
 from mechproc.procedures.addition import Addition, ReversedAddition
 from mechproc.procedures.automata import Eca, EcaVectors
 from mechproc.procedures.base import (
@@ -34,6 +36,7 @@ from mechproc.procedures.sequences import Identity, Set
 from mechproc.procedures.shuffled import Shuffled
 from mechproc.procedures.sorting import Sorting
 from mechproc.procedures.stack import Stack
+from mechproc.procedures.text import Language
 
 __all__ = [
     "BLOCK_ITEMS",
@@ -51,6 +54,7 @@ __all__ = [
     "Identity",
     "KDyck",
     "KDyckShuffle",
+    "Language",
     "LengthDistribution",
     "Multiplication",
     "PairKind",
@@ -88,6 +92,7 @@ _SHIPPED: tuple[type[Procedure], ...] = (
     ReversedAddition,
     Multiplication,
     Sorting,
+    Language,
 )
 
 
@@ -98,7 +103,9 @@ def procedures() -> dict[str, type[Procedure]]:
 
 
 def get(name: str) -> type[Procedure]:
-    """The procedure called ``name``; a ``ConfigError`` that names the nearest where there is none."""
+    """The procedure called ``name``, or that a ``FILE.py:Class`` names; a ``ConfigError`` where there is none."""
+    if outside.is_outside(name):
+        return outside.load(name)
     known = procedures()
     if name not in known:
         raise ConfigError(f"procedure = {name!r} is not allowed: one of {', '.join(known)}{nearest(name, known)}")

@@ -74,6 +74,11 @@ class Procedure(Config, ABC):
     pair_kinds: ClassVar[dict[str, PairKind]] = {}
     length_unit: ClassVar[str] = "symbols"
     """What a length counts."""
+    rule_known: ClassVar[bool] = True
+    """Whether it is known what may come next. Of text it is not: then there is no ceiling, and ``oracle``,
+    ``next_probabilities`` and ``legal_next`` refuse."""
+    scored_unit: ClassVar[str] = "token"
+    """What a scored token is; of a ``character`` losses are also given in bits."""
     small: ClassVar[dict[str, Any]] = {}
     """Settings under which an item fits on a line: those of the worked examples, of ``mechproc show`` and of tests."""
     examples: ClassVar[tuple[Example, ...]] = ()
@@ -104,7 +109,7 @@ class Procedure(Config, ABC):
     def oracle(self, question: list[str]) -> list[str]:
         """The answer in plain Python, in token names: all that follows ``question``; slow and obvious.
 
-        ``question`` is an item up to its ``answer_start``.
+        ``question`` is an item up to its ``answer_start``. A ``ConfigError`` where the rule is not known.
         """
 
     # ---- what a subclass may define --------------------------------------------------------------------------------
@@ -145,6 +150,10 @@ class Procedure(Config, ABC):
         targets = block.targets[block.scored]
         return {"the most frequent token": float(np.bincount(targets).max() / len(targets))}
 
+    def baseline_losses(self, block: Block) -> dict[str, float]:
+        """Mean cross-entropy (nats per scored token) of those baselines that give probabilities."""
+        return {}
+
     def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         """The latents named in ``latent_names``, each int64 [item, pos]; ``UNDEFINED`` in the padding."""
         return {}
@@ -161,6 +170,17 @@ class Procedure(Config, ABC):
         raise NotImplementedError
 
     # ---- what follows from it --------------------------------------------------------------------------------------
+
+    @classmethod
+    def _member(cls, kind: Any) -> type[Config] | None:
+        from mechproc.procedures import outside
+
+        return outside.load(kind) if outside.is_outside(kind) else super()._member(kind)
+
+    @property
+    def short_name(self) -> str:
+        """``kind`` without the file that it may name: for folders, and for the random numbers behind the items."""
+        return self.kind.rpartition(":")[2]
 
     @classmethod
     def small_version(cls, **settings: Any) -> Self:
@@ -204,6 +224,12 @@ class Procedure(Config, ABC):
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids)] = ids
         block = self.annotate(tokens, np.array([len(r) for r in rows], dtype=np.int64))
+        if self.rule_known:
+            self._check(block, texts)
+        return block
+
+    def _check(self, block: Block, texts: list[str]) -> None:
+        """Refuse an item that breaks the rule."""
         inside = np.arange(self.n_ctx) + 1 < block.n_tokens[:, None]
         targets = np.maximum(block.targets, 0)[..., None]
         broken = block.scored & inside & ~np.take_along_axis(self.legal_next(block), targets, axis=-1)[..., 0]
@@ -211,7 +237,6 @@ class Procedure(Config, ABC):
             name = texts[item].split()[position + 1]
             reason = f"{name!r} may not stand at position {position + 1}"
             raise ConfigError(f"item {texts[item]!r} breaks the rule of {self.kind}: {reason}")
-        return block
 
     def decode(self, block: Block) -> list[str]:
         """Each item in token names, without its padding."""
@@ -233,7 +258,7 @@ class Procedure(Config, ABC):
         require(split in SPLITS, "split", split, f"one of {', '.join(SPLITS)}")
         require(index >= 0, "index", index, "0 or more")
         stage = self.lengths.n_stages - 1 if stage is None else stage
-        rng = _generator(self.kind, self.version, int(seed), split, int(index), int(stage))
+        rng = _generator(self.short_name, self.version, int(seed), split, int(index), int(stage))
         return self.annotate(*self._draw_split(rng, split, stage), latents)
 
     def items(self, n: int, *, seed: int = 0, split: Split = "test", start: int = 0, stage: int | None = None) -> Block:
@@ -248,8 +273,11 @@ class Procedure(Config, ABC):
         """Symbols that may follow, bool [item, pos, d_vocab]; all False where nothing is scored."""
         return (self.next_probabilities(block) > 0) & block.scored[..., None]
 
-    def ceiling(self, block: Block) -> float:
-        """Best attainable token accuracy on ``block``, 0 to 1: expected of a predictor that guesses the rule's mode."""
+    def ceiling(self, block: Block) -> float | None:
+        """Best attainable token accuracy on ``block``, 0 to 1: expected of a predictor that guesses the rule's mode;
+        ``None`` where the rule is not known."""
+        if not self.rule_known:
+            return None
         total = 0.0
         for start in range(0, len(block), 256):  # the probabilities of all items at once can take gigabytes
             part = block.take(slice(start, start + 256))
@@ -279,7 +307,7 @@ class Procedure(Config, ABC):
             known = ", ".join(self.pair_kinds) + nearest(kind, self.pair_kinds)
             raise ConfigError(f"pair kind {kind!r} of {self.kind} is not one of {known}")
         require(n >= 1, "n", n, "at least 1")
-        rng = _generator("pairs", self.kind, self.version, kind, int(seed), split)
+        rng = _generator("pairs", self.short_name, self.version, kind, int(seed), split)
         clean, corrupt, found, index = [], [], 0, 0
         # A kind that gives less than one pair in a hundred items is not worth the wait.
         while found < n and BLOCK_ITEMS * index < 100 * n + 16 * BLOCK_ITEMS:

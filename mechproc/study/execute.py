@@ -67,6 +67,7 @@ def execute(
             "n_items": len(result.test.n_correct),
             "ceiling": run.procedure.ceiling(items),
             "baselines": run.procedure.baselines(items),
+            "baseline_losses": run.procedure.baseline_losses(items),
             "steps": result.steps,
             "stopped": result.stopped,
             "seconds": round(time.monotonic() - started, 1),

@@ -47,7 +47,7 @@ class RunConfig(Config):
     @property
     def name(self) -> str:
         """A short name for folders and messages, such as ``haystack-3fa4c1d2e5b6``."""
-        return f"{self.procedure.kind}-{self.identity[:12]}"
+        return f"{self.procedure.short_name}-{self.identity[:12]}"
 
     def with_donors(self) -> list[RunConfig]:
         """This run behind all the runs that it needs, each once, donors first."""

@@ -1,7 +1,9 @@
 """The command line: light to load, one line for each mistake, nothing lost."""
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +106,41 @@ def test_show_names_the_nearest_procedure(capsys):
     assert main(["show"]) == 0
     assert main(["show", "set"]) == 0
     assert "Best attainable token accuracy: 1.000" in capsys.readouterr().out
+
+
+def test_a_procedure_of_a_file_is_shown_and_trained_on(tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Last(" in block]
+    monkeypatch.chdir(tmp_path)
+    Path("last.py").write_text(code)
+    assert main(["show", "last.py:Last"]) == 0
+    out = capsys.readouterr().out
+    assert "    a b c | c   ->   c" in out and "Best attainable token accuracy: 1.000" in out
+    assert "Latents" not in out and "Minimal pairs" not in out  # it has none
+    plain = donor(0, TINY).to_dict() | {"procedure": {"kind": "last.py:Last"}}
+    plain["model"] |= {"n_ctx": 8, "d_vocab": 10}
+    Path("run.json").write_text(json.dumps(plain))
+    assert main(["run", "run.json"]) == 0
+    assert "runs/Last-" in capsys.readouterr().out
+    Path("last.py").write_text(
+        code.replace("    lengths: LengthDistribution = Uniform(2, 6)", "    lengths: LengthDistribution")
+    )
+    assert main(["show", "last.py:Last"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("mechproc: procedure = 'last.py:Last'") and err.count("\n") == 1
+
+
+def test_the_loss_of_text_is_said_in_bits(tmp_path, capsys):
+    plain = donor(0, TINY).to_dict() | {"procedure": {"kind": "language", "lengths": {"kind": "fixed", "length": 12}}}
+    plain["model"] |= {"n_ctx": 12, "d_vocab": 98}
+    (tmp_path / "run.json").write_text(json.dumps(plain))
+    assert main(["run", str(tmp_path / "run.json"), "--store", str(tmp_path / "runs")]) == 0
+    accuracy, bits = capsys.readouterr().out.splitlines()[-2:]
+    assert "ceiling unknown, best baseline 0." in accuracy
+    said = [float(x) for x in re.findall(r"([\d.]+) bits per character", bits)]
+    test = json.loads(next((tmp_path / "runs").glob("*/test.json")).read_text())
+    assert said[0] == pytest.approx(test["loss"] / math.log(2), abs=1e-3)
+    assert said[1] == pytest.approx(test["baseline_losses"]["trigram"] / math.log(2), abs=1e-3) and said[1] < said[0]
 
 
 @pytest.mark.slow

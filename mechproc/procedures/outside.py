@@ -1,0 +1,156 @@
+"""Procedures from outside: ``FILE.py:Class`` stands wherever a procedure's name does.
+
+The file is part of what a run is: the first digits of its SHA-256 are part of the procedure's version, so that a run
+is a new one when the file has changed. What the file imports is not hashed: keep a procedure in one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mechproc.config import nearest
+from mechproc.errors import ConfigError
+from mechproc.procedures.base import Example, Procedure
+
+_LOADED: dict[tuple[str, str], type[Procedure]] = {}
+"""Classes by their kind and version: a file that has not changed gives the same class again."""
+
+
+def is_outside(name: object) -> bool:
+    """Whether ``name`` has the form ``FILE.py:Class``."""
+    return isinstance(name, str) and name.rpartition(":")[0].endswith(".py")
+
+
+def load(name: str) -> type[Procedure]:
+    """The class that ``FILE.py:Class`` names, its worked examples checked.
+
+    Its ``kind`` is ``name``, with the path relative to the working folder where the file is inside it, else absolute.
+    A ``ConfigError`` says what is wrong with the file, the class or an example.
+    """
+    file, _, class_name = name.rpartition(":")
+    path = Path(file).expanduser().resolve()
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise _refused(name, f"{path} cannot be read ({error.strerror})") from None
+    inside = path.is_relative_to(Path.cwd())
+    kind = f"{(path.relative_to(Path.cwd()) if inside else path).as_posix()}:{class_name}"
+    digest = hashlib.sha256(source).hexdigest()[:12]
+    if (kind, digest) not in _LOADED:
+        found = _class(name, _executed(name, path, source, digest), class_name)
+        cls = _named(found, kind, digest)
+        check_examples(cls)
+        _LOADED[kind, digest] = cls
+    return _LOADED[kind, digest]
+
+
+def check_examples(cls: type[Procedure]) -> None:
+    """Hold a procedure to its worked examples: a ``ConfigError`` that names the first one that does not hold."""
+    for example in cls.examples:
+        try:
+            wrong = [f"{what} {found}, not {said}" for what, found, said in _claims(cls, example) if found != said]
+        except Exception as error:
+            wrong = [f"{type(error).__name__}: {_one_line(error)}"]
+        if wrong:
+            raise _refused(cls.kind, f"its worked example {example.text!r} does not hold: {wrong[0]}")
+
+
+def _claims(cls: type[Procedure], example: Example) -> Iterator[tuple[str, object, object]]:
+    """What an example says: in words, as the procedure has it, and as the example has it."""
+    procedure, tokens = cls.small_version(**example.settings), example.text.split()
+    block = procedure.encode([example.text])
+    scored = [tokens[p + 1] if p + 1 < len(tokens) else "nothing" for p in np.flatnonzero(block.scored[0]).tolist()]
+    yield "scored is", " ".join(scored), example.scored
+    start = int(procedure.answer_start(block)[0])
+    if procedure.rule_known and tokens[start:]:
+        yield "the oracle says", " ".join(procedure.oracle(tokens[:start])), " ".join(tokens[start:])
+    for latent, values in example.latents.items():
+        if latent not in block.latents:
+            yield "the latents are", ", ".join(block.latents), latent
+        else:
+            yield f"{latent} is", tuple(block.latents[latent][0, : len(tokens)].tolist()), tuple(values)
+
+
+def _refused(name: str, why: str) -> ConfigError:
+    return ConfigError(f"procedure = {name!r} is not allowed: {why}")
+
+
+def _executed(name: str, path: Path, source: bytes, digest: str) -> types.ModuleType:
+    """The file as a module under a name of its own; procedures that it defines get no short names by that."""
+    module = types.ModuleType(f"mechproc_outside_{path.stem}_{digest}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses and type hints look for the names of the file
+    try:
+        with _no_names():
+            exec(compile(source, str(path), "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        raise _refused(name, f"{path} cannot be imported: {type(error).__name__}: {_one_line(error)}") from error
+    return module
+
+
+@contextlib.contextmanager
+def _no_names() -> Iterator[None]:
+    """Procedures that are defined in here are not known by their ``kind``: only as ``FILE.py:Class``."""
+    known = Procedure.family
+    Procedure.family = dict(known or {})
+    try:
+        yield
+    finally:
+        Procedure.family = known
+
+
+def _class(name: str, module: types.ModuleType, class_name: str) -> type[Procedure]:
+    defined = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Procedure) and value.__module__ == module.__name__
+    }
+    if class_name not in defined:
+        hint = nearest(class_name, defined)
+        raise _refused(name, f"one of the procedures that it defines: {', '.join(defined) or 'none'}{hint}")
+    found = defined[class_name]
+    missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    if missing:
+        raise _refused(name, f"{class_name} does not define {missing}")
+    if not found.examples:
+        raise _refused(name, f"{class_name} has no worked example: a procedure of a file needs one in ``examples``")
+    return found
+
+
+def _named(found: type[Procedure], kind: str, digest: str) -> type[Procedure]:
+    """The class under the name by which it was asked for."""
+
+    def restored(self: Procedure) -> tuple[Any, ...]:
+        return _restore, (self.to_dict(), self.version)
+
+    body = {
+        "kind": kind,
+        "version": f"{found.version}+{digest}",
+        "__module__": found.__module__,
+        "__qualname__": found.__qualname__,
+        "__doc__": found.__doc__,
+        "__reduce__": restored,  # pickle finds classes by module and name, and there is none in another process
+    }
+    with _no_names():
+        return types.new_class(found.__name__, (found,), exec_body=lambda namespace: namespace.update(body))
+
+
+def _restore(plain: dict[str, Any], version: str) -> Procedure:
+    """Read a procedure in another process; the file has to be the one that it was sent from."""
+    procedure = Procedure.from_dict(plain)
+    if procedure.version != version:
+        raise _refused(str(plain["kind"]), f"the file has changed while it was in use ({version}, {procedure.version})")
+    return procedure
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]
