@@ -11,6 +11,7 @@ def add(subparsers: Any) -> None:
     """Declare the verb."""
     parser = subparsers.add_parser("show", help="the procedures; with a name: worked examples, latents, ceiling")
     parser.add_argument("name", nargs="?", help="a procedure, such as set, or FILE.py:Class")
+    parser.add_argument("--markdown", action="store_true", help="all of them as a page of Markdown")
     parser.set_defaults(run=run)
 
 
@@ -18,13 +19,15 @@ def run(args: argparse.Namespace) -> int:
     """Print the list, or one procedure."""
     from mechproc.procedures import get, procedures
 
-    if args.name is None:
+    if args.markdown:
+        print(page())
+    elif args.name is None:
         for name, cls in procedures().items():
             print(f"{name:20}{_first_line(cls)}")
             for example in cls.examples[:1]:
                 print(f"{'':20}{example.text}")
-        return 0
-    print(describe(get(args.name)))
+    else:
+        print(describe(get(args.name)))
     return 0
 
 
@@ -36,15 +39,14 @@ def describe(cls: Any) -> str:
 
     procedure = cls.from_dict({})
     block = procedure.items(1000)
-    lines = [f"{cls.kind} {procedure.version}", "", *textwrap.wrap(_paragraph(cls), 100), ""]
+    lines = [f"{cls.kind} {procedure.version}", "", *textwrap.wrap(_paragraphs(cls)[0], 100), ""]
     lines += ["Settings: " + ", ".join(f"{k} = {v}" for k, v in procedure.to_dict().items() if k != "kind")]
     lines += [
         f"A length counts {cls.length_unit}. Tokens: {procedure.d_vocab}. Longest item: {procedure.n_ctx} tokens.",
         "",
     ]
-    lines += ["Worked examples (what is scored, after the arrow):"]
-    lines += [f"    {example.text}   ->   {example.scored}" for example in cls.examples]
-    lines += ["", "Test items (scored tokens in brackets):", textwrap.indent(show(procedure, 2), "    "), ""]
+    lines += ["Worked examples:", *(textwrap.indent(_spread(example), "    ") + "\n" for example in cls.examples)]
+    lines += ["Test items (scored tokens in brackets):", textwrap.indent(show(procedure, 2), "    "), ""]
     ceiling, losses = procedure.ceiling(block), procedure.baseline_losses(block)
     lines += [f"Best attainable {procedure.scored_unit} accuracy: {spelled(ceiling, 3)}"]
     lines += [
@@ -56,19 +58,56 @@ def describe(cls: Any) -> str:
         scores = [donor["accuracy"] for donor in known["donors"]]
         mastered = f"{len(known['mastered'])} of {len(scores)} master it"
         lines += ["", f"Donors: {len(scores)} seeds, accuracy {min(scores):.4f} to {max(scores):.4f}; {mastered}"]
-    pairs = {name: kind.description for name, kind in cls.pair_kinds.items()}
-    for title, table in [
-        ("Latents", cls.latent_names),
-        ("Attention targets", cls.mask_names),
-        ("Minimal pairs", pairs),
-    ]:
-        if table:
-            lines += ["", f"{title}:", *(f"    {name:18}{text}" for name, text in table.items())]
+    for title, table in _tables(cls).items():
+        lines += ["", f"{title}:", *(f"    {name:18}{text}" for name, text in table.items())]
     return "\n".join(lines)
 
 
-def _paragraph(cls: Any) -> str:
-    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+def page() -> str:
+    """All shipped procedures as Markdown: what is the same on every machine."""
+    from mechproc.procedures import procedures
+
+    lines = [
+        "# Procedures",
+        "",
+        "Written by `mechproc show --markdown`. Tokens, positions and values are aligned; a latent",
+    ]
+    lines += ["without a value is a dot. `mechproc show NAME` adds settings, items, ceiling and baselines.", ""]
+    for kind, cls in procedures().items():
+        lines += [f"## {kind}", ""]
+        lines += [line for paragraph in _paragraphs(cls) for line in (*textwrap.wrap(paragraph, 120), "")]
+        for example in cls.examples:
+            lines += ["```", _spread(example), "```", ""]
+        for title, table in _tables(cls).items():
+            lines += [f"{title}:", "", *(f"- `{name}`: {text}" for name, text in table.items()), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _spread(example: Any) -> str:
+    """A worked example: its tokens in columns, its latents under them, what is scored, and the settings it needs."""
+    from mechproc.procedures import UNDEFINED
+
+    tokens = example.text.split()
+    latents = {name: ["." if v == UNDEFINED else str(v) for v in row] for name, row in example.latents.items()}
+    widths = [max(map(len, column)) for column in zip(tokens, *latents.values(), strict=True)]
+    rows = {"": tokens, **latents}
+    lines = [
+        f"{name:13}" + " ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for name, row in rows.items()
+    ]
+    lines += [f"{'scored':13}{example.scored}"]
+    if example.settings:
+        lines += [f"{'with':13}" + ", ".join(f"{name} = {value}" for name, value in example.settings.items())]
+    return "\n".join(lines)
+
+
+def _tables(cls: Any) -> dict[str, dict[str, str]]:
+    pairs = {name: kind.description for name, kind in cls.pair_kinds.items()}
+    tables = {"Latents": cls.latent_names, "Attention targets": cls.mask_names, "Minimal pairs": pairs}
+    return {title: table for title, table in tables.items() if table}
+
+
+def _paragraphs(cls: Any) -> list[str]:
+    return [" ".join(paragraph.split()) for paragraph in (cls.__doc__ or "").strip().split("\n\n")]
 
 
 def _first_line(cls: Any) -> str:

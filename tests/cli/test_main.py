@@ -108,6 +108,13 @@ def test_show_names_the_nearest_procedure(capsys):
     assert "Best attainable token accuracy: 1.000" in capsys.readouterr().out
 
 
+def test_the_page_of_procedures_is_what_the_command_writes(capsys):
+    """The documentation reads the same worked examples as the generator and its tests."""
+    assert main(["show", "--markdown"]) == 0
+    page = Path(__file__).parents[2] / "docs" / "procedures.md"
+    assert capsys.readouterr().out == page.read_text(), "mechproc show --markdown > docs/procedures.md"
+
+
 def test_a_procedure_of_a_file_is_shown_and_trained_on(tmp_path, monkeypatch, capsys):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Last(" in block]
@@ -115,7 +122,7 @@ def test_a_procedure_of_a_file_is_shown_and_trained_on(tmp_path, monkeypatch, ca
     Path("last.py").write_text(code)
     assert main(["show", "last.py:Last"]) == 0
     out = capsys.readouterr().out
-    assert "    a b c | c   ->   c" in out and "Best attainable token accuracy: 1.000" in out
+    assert "    scored       c" in out and "Best attainable token accuracy: 1.000" in out
     assert "Latents" not in out and "Minimal pairs" not in out  # it has none
     plain = donor(0, TINY).to_dict() | {"procedure": {"kind": "last.py:Last"}}
     plain["model"] |= {"n_ctx": 8, "d_vocab": 10}
