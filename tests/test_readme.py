@@ -3,8 +3,11 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
-from mechproc.procedures import Procedure
+import torch
+
+from mechproc.procedures import Procedure, procedures
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -19,6 +22,21 @@ def test_the_procedure_of_ones_own_runs(monkeypatch, capsys):
     for line in lines:
         *listed, _, answer = line.split()
         assert answer == f"[{listed[-1]}]"
+
+
+def test_every_procedure_is_in_the_readme_and_the_other_way_round():
+    (paragraph,) = re.findall(r"^Rules to pretrain on:.*?\n\n", README, flags=re.MULTILINE | re.DOTALL)
+    shipped = {kind for kind, procedure in procedures().items() if procedure.__module__.startswith("mechproc.")}
+    assert set(re.findall(r"`([\w-]+)`", paragraph)) == shipped
+
+
+def test_a_model_of_transformers_has_the_same_logits_here():
+    (code,) = [block for block in BLOCKS if "from_gpt2" in block]
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    tokens = torch.arange(16)[None]
+    with torch.no_grad():
+        assert torch.allclose(names["ours"](tokens), names["theirs"](tokens).logits, rtol=0, atol=1e-5)
 
 
 def test_every_verb_is_in_the_readme_and_the_other_way_round():
