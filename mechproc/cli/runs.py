@@ -63,7 +63,7 @@ def _show(args: argparse.Namespace) -> int:
         print("\n" + ", ".join(f"{key} {value}" for key, value in read_json(environment).items()))
     metrics = chosen.folder / "metrics.jsonl"
     if metrics.exists():
-        print("\nlast validations:", *metrics.read_text().splitlines()[-3:], sep="\n  ")
+        print("\nlast validations:", *metrics.read_text(errors="replace").splitlines()[-3:], sep="\n  ")
     if chosen.test:
         each = ("n_correct", "n_scored")
         print("\ntest: " + ", ".join(f"{key} {value}" for key, value in chosen.test.items() if key not in each))
@@ -79,5 +79,5 @@ def _rm(args: argparse.Namespace) -> int:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was removed")
             return 1
-    print(f"removed {remove(args.store, chosen.identity, args.force)}")
+    print(f"removed {remove(chosen, args.force)}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from mechproc.config import nearest
 from mechproc.errors import ConfigError, StoreError
 from mechproc.files import read_json
 
@@ -33,60 +35,96 @@ class Entry:
         moved = " + ".join(f"{part} of {donor}" for part, donor in recipe.get("parts", {}).items()) or "random"
         return moved + (", perturbed" if recipe.get("perturb") else "")
 
-    @property
-    def needs(self) -> set[str]:
-        """Identities of the runs that this one's model was made from, read from their own entries' configs."""
-        from mechproc.study.run import RunConfig
-
-        return {run.identity for run in RunConfig.from_dict(self.config).with_donors()} - {self.identity}
-
 
 def entries(root: str | Path) -> tuple[list[Entry], list[str]]:
     """The runs in a store by name, and one line for each folder that is none."""
     found, problems = [], []
-    root = Path(root)
-    if not root.is_dir():
-        raise StoreError(f"{root} is no folder of runs")
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in _folders(root):
         try:
-            plain = read_json(folder / "config.json")
-            test = read_json(folder / "test.json") if (folder / "test.json").exists() else {}
-            state: State = "complete" if test else "running" if _is_locked(folder) else "interrupted"
-            found.append(Entry(folder, str(plain["identity"]), dict(plain["config"]), state, test))
-        except (StoreError, KeyError, TypeError, ValueError) as error:
-            problems.append(f"{folder} is not a run: {str(error) or type(error).__name__}")
+            found.append(_entry(folder))
+        except StoreError as error:
+            problems.append(f"{folder} is not a run: {error}")
     return found, problems
 
 
 def entry(root: str | Path, name: str) -> Entry:
-    """The one run whose folder is called ``name`` or whose identity begins with it."""
+    """The one run whose folder is called ``name``, or whose identity begins with it (at least 4 digits)."""
     runs, _ = entries(root)
-    matching = [run for run in runs if run.folder.name == name or run.identity.startswith(name)]
+    exact = [run for run in runs if run.folder.name == name]
+    matching = exact or [run for run in runs if len(name) >= 4 and run.identity.startswith(name)]
     if len(matching) != 1:
-        said = ", ".join(run.folder.name for run in matching) or "none"
+        said = ", ".join(run.folder.name for run in matching) or "none" + nearest(name, [r.folder.name for r in runs])
         raise ConfigError(
-            f"run = {name!r} is not allowed: the name or the beginning of an identity of one run ({said})"
+            f"run = {name!r} is not allowed: the name of a run, or the beginning (4 digits or more) of one run's "
+            f"identity ({said})"
         )
     return matching[0]
 
 
-def remove(root: str | Path, name: str, force: bool = False) -> Path:
+def remove(chosen: Entry, force: bool = False) -> Path:
     """Remove one run's folder for good; refused while it is being written, and for donors without ``force``."""
-    chosen = entry(root, name)
-    needed_by = [run.folder.name for run in entries(root)[0] if chosen.identity in _needs(run)]
+    needed_by = []
+    for folder in _folders(chosen.folder.parent):
+        with contextlib.suppress(StoreError):  # what cannot be read is no run, and needs nothing
+            if chosen.config in _donors(read_json(folder / "config.json").get("config")):
+                needed_by.append(folder.name)
     if needed_by and not force:
         raise StoreError(f"{chosen.folder} is a donor of {', '.join(needed_by)}: remove these first, or use --force")
-    if _is_locked(chosen.folder):
-        raise StoreError(f"{chosen.folder} is being written by another process")
-    shutil.rmtree(chosen.folder)
+    try:
+        with FileLock(chosen.folder / "lock", timeout=0):
+            # First what says that the run is complete: if the rest is interrupted, it no longer passes for whole.
+            (chosen.folder / "test.json").unlink(missing_ok=True)
+        shutil.rmtree(chosen.folder)
+    except Timeout:
+        raise StoreError(f"{chosen.folder} is being written by another process") from None
+    except OSError as error:
+        raise StoreError(f"{chosen.folder} cannot be removed: {error.strerror or error}") from None
     return chosen.folder
 
 
-def _needs(run: Entry) -> set[str]:
-    try:
-        return run.needs
-    except ConfigError:  # of another version of mechproc: what it needs cannot be told
-        return set()
+def _folders(root: str | Path) -> list[Path]:
+    root = Path(root)
+    if not root.is_dir():
+        raise StoreError(f"{root} is no folder of runs")
+    return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+def _entry(folder: Path) -> Entry:
+    plain, test = read_json(folder / "config.json"), {}
+    for path, kind in _CONFIG.items():
+        _expect(folder / "config.json", plain, path, kind)
+    if (folder / "test.json").exists():
+        test = read_json(folder / "test.json")
+        for path in ("accuracy", "seconds"):
+            _expect(folder / "test.json", test, path, (int, float))
+    state: State = "complete" if test else "running" if _is_locked(folder) else "interrupted"
+    return Entry(folder, plain["identity"], plain["config"], state, test)
+
+
+_CONFIG = {
+    "identity": str,
+    "config.procedure.kind": str,
+    "config.seed": int,
+    "config.recipe.parts": dict,
+    "config.donors": dict,
+}
+"""What every ``config.json`` has."""
+
+
+def _expect(file: Path, plain: Any, path: str, kind: type | tuple[type, ...]) -> None:
+    value = plain
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, kind):
+        raise StoreError(f"{path} in {file.name} is {value!r}")
+
+
+def _donors(config: Any) -> list[Any]:
+    """The configs of all donors of a run, those of donors included, as the file spells them: their identities would
+    change with the versions of what reads them."""
+    donors = config.get("donors") if isinstance(config, dict) else None
+    of_config = list(donors.values()) if isinstance(donors, dict) else []
+    return [*of_config, *(deeper for donor in of_config for deeper in _donors(donor))]
 
 
 def _is_locked(folder: Path) -> bool:
@@ -98,3 +136,5 @@ def _is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:  # not ours to write: neither is it to say
+        return False

@@ -56,7 +56,7 @@ class Store:
         folder = self.folder(run)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "lock", timeout=0)
+            lock = FileLock(folder / "lock", timeout=1)  # who lists the runs holds it for a moment
             with lock:
                 self._claim(run, folder)
                 yield folder

@@ -12,6 +12,7 @@ from filelock import FileLock
 from mechproc.cli import main
 from mechproc.model.config import ModelConfig
 from mechproc.procedures import Fixed, Identity, Set
+from mechproc.study.catalogue import entry, remove
 from mechproc.study.executors import run_all
 from mechproc.study.run import RunConfig
 from mechproc.study.store import Store
@@ -59,10 +60,10 @@ def test_show_says_what_was_run_and_how_it_ended(store: Path, capsys):
         assert expected in shown
 
 
-@pytest.mark.parametrize("name", ["", "zzz"])
+@pytest.mark.parametrize("name", ["", "zzzz", RUN.identity[:3]])
 def test_a_name_of_none_or_several_is_refused(store: Path, name: str, capsys):
     assert main(["runs", "--store", str(store), "show", name]) == 1
-    assert "the name or the beginning of an identity of one run" in capsys.readouterr().err
+    assert "is not allowed: the name of a run, or the beginning (4 digits or more)" in capsys.readouterr().err
 
 
 def test_rm_asks_first(store: Path, capsys, monkeypatch):
@@ -82,6 +83,69 @@ def test_rm_refuses_a_donor_unless_forced_and_a_run_that_is_written(store: Path,
         assert "is being written by another process" in capsys.readouterr().err
     assert main(["runs", "--store", str(store), "rm", DONOR.name, "--yes", "--force"]) == 0
     assert not (store / DONOR.name).exists()
+
+
+@pytest.mark.parametrize("spoil", ["other version", "no scores"])
+def test_rm_refuses_a_donor_whatever_became_of_the_runs_that_have_it(store: Path, spoil: str, capsys):
+    if spoil == "other version":
+        config = store / RUN.name / "config.json"
+        config.write_text(config.read_text().replace('"seed"', '"sed"', 1).replace('"batch_size"', '"items"', 1))
+    else:
+        (store / RUN.name / "test.json").write_text("{")
+    assert main(["runs", "--store", str(store), "rm", DONOR.name, "--yes"]) == 1
+    assert f"is a donor of {RUN.name}" in capsys.readouterr().err
+
+
+def test_rm_runs_no_code_that_a_config_names(store: Path, tmp_path: Path):
+    (tmp_path / "trap.py").write_text("raise SystemExit('sprung')")
+    other = store / "other"
+    other.mkdir()
+    text = (store / RUN.name / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"kind": "set"', f'"kind": "{tmp_path / "trap.py"}:X"'))
+    assert main(["runs", "--store", str(store), "rm", RUN.name, "--yes"]) == 0
+
+
+def test_a_copy_is_removed_by_its_own_name(store: Path):
+    shutil.copytree(store / RUN.name, store / "copy")
+    assert main(["runs", "--store", str(store), "rm", "copy", "--yes"]) == 0
+    assert not (store / "copy").exists() and (store / RUN.name).exists()
+
+
+def test_what_is_interrupted_in_its_removal_does_not_pass_for_complete(store: Path, monkeypatch):
+    def broken(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", broken)
+    with pytest.raises(KeyboardInterrupt):
+        remove(entry(store, RUN.name))
+    assert not Store(store).is_complete(RUN) and (store / RUN.name / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"kind": "set"', '"kind": 3', "config.procedure.kind in config.json is 3"),
+        ('"identity"', '"identiti"', "identity in config.json is None"),
+        ('"parts": {', '"partz": {', "config.recipe.parts in config.json is None"),
+        ('"donors": {', '"donorz": {', "config.donors in config.json is None"),
+    ],
+)
+def test_a_malformed_config_costs_its_own_folder_only(store: Path, old: str, new: str, said: str, capsys):
+    config = store / RUN.name / "config.json"
+    config.write_text(config.read_text().replace(old, new))
+    (store / DONOR.name / "lock").unlink(missing_ok=True)
+    (store / DONOR.name / "lock").mkdir()  # a lock that cannot be opened, as in a folder that may only be read
+    (store / DONOR.name / "test.json").unlink()
+    assert main(["runs", "--store", str(store), "list"]) == 0
+    shown = capsys.readouterr()
+    assert f"{store / RUN.name} is not a run: {said}" in shown.err
+    assert [line.split()[0] for line in shown.out.splitlines()[1:]] == [DONOR.name, "1"]
+
+
+def test_scores_that_are_none_are_said(store: Path, capsys):
+    (store / RUN.name / "test.json").write_text('{"accuracy": "high"}')
+    assert main(["runs", "--store", str(store), "list"]) == 0
+    assert "accuracy in test.json is 'high'" in capsys.readouterr().err
 
 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys):
