@@ -6,7 +6,16 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-PACKAGES = ("torch", "transformer-lens", "transformers", "numpy", "scikit-learn", "plotly", "circuitsvis")
+PACKAGES = {
+    "torch": "torch",
+    "transformer-lens": "transformer_lens",
+    "transformers": "transformers",
+    "numpy": "numpy",
+    "scikit-learn": "sklearn",
+    "plotly": "plotly",
+    "circuitsvis": "circuitsvis",
+}
+"""What everything needs, by distribution, and the module that is imported."""
 EXTRAS = {
     "kaleido": ("images", "figures as PNG or PDF"),
     "ray": ("cluster", "studies on a cluster"),
@@ -24,52 +33,65 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each thing; 0 when training works and computes what the reference does, else 1."""
-    print("\n".join(_software()))
-    print("\n".join(_machine()))
     works = True
-    for line, fine in _engines():
-        print(line)
-        works &= fine
-    print("training works" if works else "training does not work as it should: see the lines that say WRONG")
+    for part in (_software, _machine, _engines):
+        for line, fine in part():
+            print(line, flush=True)
+            works &= fine
+        if not works:
+            break
+    bad = "training does not work as it should: see the lines that say MISSING, BROKEN or WRONG"
+    print("training works" if works else bad)
     return 0 if works else 1
 
 
-def _software() -> Iterator[str]:
+def _software() -> Iterator[tuple[str, bool]]:
+    """A line for each package, and whether it is as it should be."""
+    import importlib
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
     from mechproc import __version__
 
-    yield _line("mechproc", f"{__version__}, Python {platform.python_version()} on {platform.platform(terse=True)}")
-    for package in PACKAGES:
+    system = f"Python {platform.python_version()} on {platform.platform(terse=True)}"
+    yield _line("mechproc", f"{__version__}, {system}"), True
+    for package, module in PACKAGES.items():
         try:
-            yield _line(package, version(package))
+            found = version(package)
+            importlib.import_module(module)
+            yield _line(package, found), True
         except PackageNotFoundError:
-            yield _line(package, "MISSING: pip install --editable . in the folder of mechproc")
+            yield _line(package, "MISSING: pip install --editable . in the folder of mechproc"), False
+        except Exception as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            repair = f"pip install --force-reinstall {package}"
+            yield _line(package, f"BROKEN: {type(error).__name__}: {reason}; {repair}"), False
     for package, (extra, purpose) in EXTRAS.items():
         try:
-            yield _line(package, version(package))
+            yield _line(package, version(package)), True
         except PackageNotFoundError:
-            yield _line(package, f'not there; for {purpose}: pip install "mechproc[{extra}]"')
+            yield _line(package, f'not there; for {purpose}: pip install "mechproc[{extra}]"'), True
 
 
-def _machine() -> Iterator[str]:
+def _machine() -> Iterator[tuple[str, bool]]:
     import os
     import shutil
 
     import torch
 
     from mechproc.study.executors import usable_cores
+    from mechproc.training.engines.build import COMPILERS
 
     pages = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
     known = hasattr(os, "sysconf") and set(pages) <= set(os.sysconf_names)
     memory = f", {os.sysconf(pages[0]) * os.sysconf(pages[1]) / 2**30:.0f} GiB of memory" if known else ""
-    yield _line("cores", f"{usable_cores()} for this process{memory}; torch uses {torch.get_num_threads()} threads")
+    threads = f"torch uses {torch.get_num_threads()} threads"
+    yield _line("cores", f"{usable_cores()} for this process{memory}; {threads}"), True
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    yield _line("cuda", ", ".join(gpus) or "no device")
-    yield _line("mps", "a device" if torch.backends.mps.is_available() else "no device")
-    compiler = next((path for name in ("c++", "g++", "clang") if (path := shutil.which(name))), None)
-    yield _line("compiler", compiler or "none: training takes about twice as long; install g++ or clang")
+    yield _line("cuda", ", ".join(gpus) or "no device"), True
+    yield _line("mps", "a device" if torch.backends.mps.is_available() else "no device"), True
+    compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    yield _line("compiler", compiler or "none: training takes about twice as long; install g++ or clang"), True
 
 
 def _engines() -> Iterator[tuple[str, bool]]:

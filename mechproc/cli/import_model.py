@@ -57,9 +57,12 @@ def _load(source: Path, config: Path | None, allow_pickle: bool) -> tuple[ModelC
     from mechproc.files import read_json
     from mechproc.model.foreign import CONFIG_FILE
     from mechproc.model.gpt2 import load_gpt2
+    from mechproc.model.io import MODEL_FILE
     from mechproc.model.tl_checkpoint import load_hooked_transformer
 
     require(source.exists(), "source", str(source), "a folder or file that exists")
-    if source.is_dir() and config is None and not {"n_layers", "d_model"} <= read_json(source / CONFIG_FILE).keys():
-        return load_gpt2(source, allow_pickle)
+    beside = (source / MODEL_FILE).with_suffix(".json")  # where only a HookedTransformer has its settings
+    if source.is_dir() and config is None and not beside.exists():
+        if not {"n_layers", "d_model"} <= read_json(source / CONFIG_FILE).keys():
+            return load_gpt2(source, allow_pickle)
     return load_hooked_transformer(source, config, allow_pickle)

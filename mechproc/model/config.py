@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from mechproc.config import Config
@@ -56,8 +57,8 @@ class ModelConfig(Config):
             object.__setattr__(self, "d_mlp", 4 * self.d_model)
         require((self.d_head or 0) >= 1, "d_head", self.d_head, "at least 1")
         require((self.d_mlp or 0) >= 0, "d_mlp", self.d_mlp, "0 (no MLPs) or more")
-        require(self.eps > 0, "eps", self.eps, "above 0")
-        require(self.init_std > 0, "init_std", self.init_std, "above 0")
+        require(0 < self.eps < math.inf, "eps", self.eps, "above 0 and finite")
+        require(0 < self.init_std < math.inf, "init_std", self.init_std, "above 0 and finite")
         vectors = self.input == "vectors"
         require((self.d_input is not None) == vectors, "d_input", self.d_input, "given exactly when input is 'vectors'")
         require(not (vectors and self.tied_embeddings), "tied_embeddings", True, "False when input is 'vectors'")

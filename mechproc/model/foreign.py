@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 
 from mechproc.errors import StoreError
 from mechproc.files import new_folder, write_json
-from mechproc.model.io import MODEL_FILE
+from mechproc.model.io import DTYPES, MODEL_FILE
 
 CONFIG_FILE = "config.json"
 
@@ -28,10 +28,15 @@ def read_foreign_tensors(path: Path, allow_pickle: bool = False) -> dict[str, to
     try:
         tensors = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle can raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StoreError(f"{path} cannot be read: {reason}") from None
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        # What torch says of a pickle with code in it is how to run the code.
+        reason = next(iter(str(error).splitlines()), "") if safe or isinstance(error, OSError) else "not plain tensors"
+        raise StoreError(f"{path} cannot be read: {reason or 'no reason given'} ({type(error).__name__})") from None
+    named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
+    if not named or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise StoreError(f"{path} does not hold named tensors")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype not in DTYPES:
+            raise StoreError(f"{path}: tensor {name} is {tensor.dtype}: convert the weights to float32 first")
     return tensors
 
 

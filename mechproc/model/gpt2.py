@@ -50,6 +50,7 @@ ONLY = {
     "scale_attn_by_inverse_layer_idx": False,
     "reorder_and_upcast_attn": False,
     "add_cross_attention": False,
+    "is_causal": True,
 }
 """Settings of GPT-2 that change its function, and the only value our models can follow."""
 TENSORS = {
@@ -135,6 +136,7 @@ def _config_from(plain: dict[str, Any]) -> ModelConfig:
         raise ConfigError(f"config.json: {missing[0]} is missing")
     activation = plain["activation_function"]
     require(activation in ("gelu_new", "gelu", "relu"), "activation_function", activation, "gelu_new, gelu or relu")
+    require(plain["n_inner"] != 0, "n_inner", 0, "at least 1, or None for 4 n_embd")
     return ModelConfig.from_dict({ours: plain[theirs] for ours, theirs in SETTINGS.items()}, "config.json")
 
 
@@ -173,13 +175,23 @@ def _state_from(tensors: dict[str, torch.Tensor], cfg: ModelConfig, source: str)
     """The inverse of ``_tensors_from``, for what a file holds: names, shapes and ties are checked first."""
     # The oldest checkpoints lack the prefix and hold their causal masks.
     masks = (".attn.bias", ".attn.masked_bias")
-    named = {n.removeprefix("transformer."): t for n, t in tensors.items() if not n.endswith(masks)}
+    named: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        short = name.removeprefix("transformer.")
+        if short in named:
+            raise StoreError(f"{source}: has {short} twice, with and without the prefix 'transformer.'")
+        if not name.endswith(masks):
+            named[short] = tensor
     layers = {n.split(".")[1] for n in named if n.startswith("h.")}
     if len(layers) != cfg.n_layers:  # before anything is built for a number that a file made up
         raise StoreError(f"{source}: has {len(layers)} layers, n_layer = {cfg.n_layers}")
     if cfg.tied_embeddings and "lm_head.weight" in named:
         tied = torch.equal(named.pop("lm_head.weight"), named.get("wte.weight", torch.empty(0)))
         require(tied, "tie_word_embeddings", True, f"False, as lm_head.weight differs from wte.weight in {source}")
+    for name, sizes in {"wte.weight": (cfg.d_vocab, cfg.d_model), "wpe.weight": (cfg.n_ctx, cfg.d_model)}.items():
+        found = tuple(named[name].shape) if name in named else "missing"
+        if found != sizes:  # before shapes are multiplied that a file made up
+            raise StoreError(f"{source}: tensor {name} is {found}, the config asks for {sizes}")
     shapes = {name: torch.empty(shape, device="meta") for name, shape in tensor_shapes(cfg).items()}
     expected = {n.removeprefix("transformer."): tuple(t.shape) for n, t in _tensors_from(shapes, cfg).items()}
     for name in sorted(expected.keys() | named.keys()):

@@ -187,6 +187,8 @@ def _shape_from(theirs: Mapping[str, Any]) -> tuple[ModelConfig, bool]:
             )
     for field, only in ONLY.items():
         require(theirs.get(field, only) == only, field, theirs.get(field), f"{only!r} is all our models can follow")
+    for field in ("attn_only", "tie_word_embeddings"):
+        require(theirs.get(field) in (None, True, False), field, theirs.get(field), "true or false")
     for field in ("attn_scores_soft_cap", "output_logits_soft_cap"):
         require(_number(theirs, field) <= 0, field, theirs.get(field), "-1 (none) is all our models can follow")
     plain = {name: theirs[name] for name in SHAPE if name in theirs}
@@ -216,7 +218,8 @@ def _shape_from(theirs: Mapping[str, Any]) -> tuple[ModelConfig, bool]:
 def _number(settings: Mapping[str, Any], field: str) -> float:
     """A number among the settings; -1, which stands for "not set" in all of them, where it is missing."""
     value = settings.get(field, -1)
-    require(isinstance(value, (int, float)), field, value, "a number")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    require(is_number, field, value, "a number, and finite")
     return value
 
 
@@ -226,10 +229,10 @@ def _is_causal(mask: torch.Tensor) -> bool:
 
 def _unfold(state: State, names: Mapping[str, tuple[int, ...]], source: str) -> None:
     """Put the LayerNorms into a state whose LayerNorms are folded into what reads them."""
-    dtype = next(iter(state.values())).dtype
+    like = next(iter(state.values()))
     for name, shape in names.items():
         module, _, leaf = name.rpartition(".")
         if module.rpartition(".")[2] in ("ln1", "ln2", "ln_final"):
             if name in state:
                 raise StoreError(f"{source}: has {name}, but in a model of normalization_type 'LNPre' it is folded")
-            state[name] = torch.ones(shape, dtype=dtype) if leaf == "w" else torch.zeros(shape, dtype=dtype)
+            state[name] = torch.full(shape, float(leaf == "w"), dtype=like.dtype, device=like.device)

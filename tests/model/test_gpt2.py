@@ -121,7 +121,7 @@ def test_oldest_checkpoints(plain, tmp_path, random_state):
 def test_what_a_config_leaves_out_is_gpt2s_default():
     config = GPT2Config()
     assert {name: getattr(config, name) for name in DEFAULTS} == DEFAULTS
-    assert {name: getattr(config, name) for name in ONLY} == ONLY
+    assert {name: getattr(config, name, True) for name in ONLY} == ONLY  # is_causal is not among its own
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,7 @@ def test_gpt2_cannot_hold(plain, change, error, tmp_path, random_state):
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
         ({"reorder_and_upcast_attn": True}, "reorder_and_upcast_attn = True"),
         ({"add_cross_attention": True}, "add_cross_attention = True"),
+        ({"is_causal": False}, "is_causal = False"),
         ({"activation_function": "silu"}, "activation_function = 'silu'"),
         ({"model_type": "gpt_neo"}, "model_type = 'gpt_neo'"),
     ],
@@ -191,6 +192,8 @@ def without(tensors, name):
             r"wpe\.weight is \(8, 8\), .* \(9, 8\)",
         ),
         (lambda t: {}, "has 0 layers, n_layer = 2"),
+        (lambda t: t | {"wte.weight": torch.zeros(11, 8)}, r"has wte\.weight twice"),
+        (lambda t: {n: x.half() for n, x in t.items()}, "is torch.float16: convert the weights to float32 first"),
     ],
 )
 def test_tensors_that_do_not_fit(folder, change, error):
@@ -205,6 +208,8 @@ def test_settings_that_do_not_fit(folder):
         "n_embd is missing": without(config, "n_embd"),
         "n_heads = 3 is not allowed": config | {"n_head": 3},
         "n_layers = 'two' is not allowed": config | {"n_layer": "two"},
+        "n_inner = 0 is not allowed": config | {"n_inner": 0},
+        "eps = inf is not allowed: above 0 and finite": config | {"layer_norm_epsilon": float("inf")},
         "tie_word_embeddings = True is not allowed: False, as lm_head.weight": config | {"tie_word_embeddings": True},
     }
     for error, settings in attempts.items():
@@ -213,6 +218,9 @@ def test_settings_that_do_not_fit(folder):
             load_gpt2(folder)
     (folder / "config.json").write_text(json.dumps(config | {"n_layer": 10**12}))
     with pytest.raises(StoreError, match="has 2 layers, n_layer = 1000000000000"):
+        load_gpt2(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"n_embd": 10**12}))
+    with pytest.raises(StoreError, match=r"wte\.weight is .* the config asks for \(\d+, 1000000000000\)"):
         load_gpt2(folder)
 
 
@@ -231,9 +239,9 @@ def test_broken_and_hostile_files(folder, tmp_path, capsys, plain, random_state)
     with pytest.raises(StoreError, match="cannot be read: No such file"):
         load_gpt2(folder)
     torch.save({"transformer.wte.weight": Hostile()}, folder / "pytorch_model.bin")
-    with pytest.raises(StoreError, match=r"pytorch_model\.bin cannot be read"):
+    with pytest.raises(StoreError, match=r"pytorch_model\.bin cannot be read: not plain tensors \(UnpicklingError\)$"):
         load_gpt2(folder, allow_pickle=True)
-    for wrong in ([1, 2], {"h.0": 3}):
+    for wrong in ([1, 2], {"h.0": 3}, {3: torch.zeros(2)}):
         torch.save(wrong, folder / "pytorch_model.bin")
         with pytest.raises(StoreError, match="does not hold named tensors"):
             load_gpt2(folder, allow_pickle=True)

@@ -100,7 +100,7 @@ def _build(lanes: int, path: Path) -> None:
     compilers = [found for name in COMPILERS if (found := shutil.which(name))]
     if not compilers:
         raise KernelUnavailableError(
-            "the CPU kernel needs a C++ compiler: none of c++, g++, clang is installed (try: apt install g++)"
+            "the CPU kernel needs a C++ compiler: none of c++, g++, clang++, clang is installed (try: apt install g++)"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,8 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
     require(name in known, "engine", name, f"one of {', '.join(known)}")
     if device != "cpu":
         _check_device(device)
+        device = "cpu" if device.startswith("cpu:") else device  # there is one, whatever its number
+    if device != "cpu":
         require(name in ("auto", "torch"), "engine", name, f"'torch' on device {device!r}")
     if name == "torch" or device != "cpu":
         make = functools.partial(TorchEngine, device=device)
@@ -78,7 +80,7 @@ def _fault_on(device: str) -> str | None:
 
 def _check_device(device: str) -> None:
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()
+    except Exception as error:  # each backend that is not there raises its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"device = {device!r} is not allowed: a device that torch can use here ({reason})") from None

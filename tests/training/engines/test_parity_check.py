@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -32,6 +37,31 @@ class NotANumber(ReferenceEngine):
         return found
 
 
+class NoUpdate(ReferenceEngine):
+    """Right gradients that never reach the weights."""
+
+    def step(self, batch, step):
+        before = self.snapshot().weights
+        found = super().step(batch, step)
+        with torch.no_grad():
+            for name, tensor in self.weights.items():
+                tensor.copy_(before[name])
+        return found
+
+
+class NoSecondMoment(ReferenceEngine):
+    def step(self, batch, step):
+        found = super().step(batch, step)
+        if step == 0:
+            self.adamw._exp_avg_sq.zero_()
+        return found
+
+
+class OutOfMemory(ReferenceEngine):
+    def step(self, batch, step):
+        raise torch.OutOfMemoryError("no room\nfor more")
+
+
 @pytest.mark.parametrize("name", ["reference", "torch", "auto"])
 def test_the_engines_pass(name: str):
     assert fault(choose(name, CFG).make) is None
@@ -39,7 +69,14 @@ def test_the_engines_pass(name: str):
 
 @pytest.mark.parametrize(
     ("engine", "said"),
-    [(WrongLoss, "its loss on a tiny model"), (WrongHead, "blocks.1.attn.W_Q"), (NotANumber, "embed.W_E")],
+    [
+        (WrongLoss, "its loss on a tiny model"),
+        (WrongHead, "blocks.1.attn.W_Q"),
+        (NotANumber, "embed.W_E"),
+        (NoUpdate, "its update of embed.W_E on a tiny model is not the one"),
+        (NoSecondMoment, "its exp_avg_sq after two updates"),
+        (OutOfMemory, "it fails with OutOfMemoryError: no room"),
+    ],
 )
 def test_wrong_engines_are_named(engine: type[ReferenceEngine], said: str):
     assert said in (fault(engine) or "")
@@ -61,6 +98,30 @@ def test_doctor_tells_what_there_is(capsys):
     for expected in ("mechproc ", "torch ", "cores ", "compiler ", "kernel ", "reference engine", "auto takes"):
         assert any(line.startswith(expected) for line in said.splitlines()), expected
     assert said.endswith("training works\n")
+
+
+def test_a_device_that_no_engine_trains_on_is_refused():
+    for device in ("meta", "privateuseone", "nonsense", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"device = '{device}' is not allowed: a device that torch can use here"):
+            choose("auto", CFG, device=device)
+    assert choose("auto", CFG, device="cpu:3").label == choose("auto", CFG).label
+
+
+def test_doctor_names_what_cannot_be_imported(tmp_path: Path):
+    for package in ("circuitsvis", "torch"):
+        (tmp_path / f"{package}.py").write_text("raise ImportError('libsomething.so: cannot open')")
+        done = subprocess.run(
+            [sys.executable, "-m", "mechproc", "doctor"],
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert any(
+            line.split()[:3] == [package, "BROKEN:", "ImportError:"] and "pip install --force-reinstall" in line
+            for line in done.stdout.splitlines()
+        )
+        assert "see the lines that say MISSING, BROKEN or WRONG" in done.stdout
 
 
 def test_doctor_fails_when_an_engine_is_wrong(capsys, monkeypatch: pytest.MonkeyPatch):
