@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
+import numbers
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self, Union
 
 from mechproc.errors import ConfigError
@@ -49,6 +51,8 @@ class Config:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__post_init__" in cls.__dict__:
+            cls.__post_init__ = _types_first(cls.__post_init__)  # type: ignore[method-assign]
         if cls.family is None or not cls.kind:
             return
         known = cls.family.get(cls.kind)
@@ -59,6 +63,15 @@ class Config:
         if known and _is_shipped(known) and not _is_shipped(cls):
             raise ConfigError(f"{cls.__name__}.kind = {cls.kind!r} is not allowed: {known.__name__} of mechproc has it")
         cls.family[cls.kind] = cls
+
+    def __post_init__(self) -> None:
+        """Settings of the types that their annotations say, however they were given: configs that are equal have one
+        digest. An int becomes a float where one is expected, a number of numpy one of Python."""
+        for name, hint in _hints(type(self)).items():
+            value = getattr(self, name)
+            read = _read(hint, value, name)
+            if read is not value:
+                object.__setattr__(self, name, read)
 
     @classmethod
     def _member(cls, kind: Any) -> type[Config] | None:
@@ -84,7 +97,7 @@ class Config:
         plain = dict(plain)
         if cls.family is not None:
             kind = plain.pop("kind", cls.kind or None)
-            found = cls._member(kind)
+            found = cls._member(kind) if isinstance(kind, str) else None
             if found is None:
                 known = ", ".join(sorted(cls.family))
                 raise ConfigError(
@@ -99,8 +112,8 @@ class Config:
         for name in plain:
             if name not in fields:
                 known = ", ".join(fields)
-                raise ConfigError(f"{where}.{name} is not a setting{nearest(name, fields)} (settings: {known})")
-        hints = typing.get_type_hints(member)
+                raise ConfigError(f"{where}.{name} is not a setting{nearest(str(name), fields)} (settings: {known})")
+        hints = _hints(member)
         values = {name: _read(hints[name], value, f"{where}.{name}") for name, value in plain.items()}
         for name, field in fields.items():
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -118,6 +131,24 @@ class Config:
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, checked like a new one."""
         return dataclasses.replace(self, **changes)
+
+
+@functools.cache
+def _hints(cls: type[Config]) -> dict[str, Any]:
+    """The types of the settings."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def _types_first(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A class's own ``__post_init__`` behind that of ``Config``."""
+
+    @functools.wraps(check)
+    def checked(self: Any) -> None:
+        Config.__post_init__(self)
+        check(self)
+
+    return checked
 
 
 def _is_shipped(cls: type) -> bool:
@@ -166,9 +197,13 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         return {str(k): _read(inner, v, f"{where}.{k}") for k, v in value.items()}
     if isinstance(hint, type) and issubclass(hint, Config):
         return value if isinstance(value, hint) else hint.from_dict(value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    number = {int: numbers.Integral, float: numbers.Real}.get(hint)
+    if number and isinstance(value, number) and not isinstance(value, bool):
+        try:
+            return hint(value)
+        except OverflowError:
+            raise ConfigError(f"{where} is not allowed: it is larger than any float") from None
+    if isinstance(hint, type) and isinstance(value, hint) and not number:
         return value
     raise ConfigError(f"{where} = {value!r} is not allowed: {_spelled(hint)} is expected")
 

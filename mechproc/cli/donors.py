@@ -9,7 +9,9 @@ from typing import Any
 
 def add(subparsers: Any) -> None:
     """Declare the verb."""
-    parser = subparsers.add_parser("donors", help="train and pack the models that come along again (an hour for all)")
+    parser = subparsers.add_parser(
+        "donors", help="train and pack the models that come along again (an hour or two for all)"
+    )
     parser.add_argument("rules", nargs="*", metavar="RULE", help="rules, such as set (default: all)")
     parser.add_argument("--out", type=Path, default=Path("donors"), help="folder to write (default: donors)")
     parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")

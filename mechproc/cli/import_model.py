@@ -62,7 +62,7 @@ def _load(source: Path, config: Path | None, allow_pickle: bool) -> tuple[ModelC
 
     require(source.exists(), "source", str(source), "a folder or file that exists")
     beside = (source / MODEL_FILE).with_suffix(".json")  # where only a HookedTransformer has its settings
-    if source.is_dir() and config is None and not beside.exists():
-        if not {"n_layers", "d_model"} <= read_json(source / CONFIG_FILE).keys():
-            return load_gpt2(source, allow_pickle)
+    hooked = beside.exists() or config is not None or not source.is_dir()
+    if not hooked and not {"n_layers", "d_model"} <= read_json(source / CONFIG_FILE).keys():
+        return load_gpt2(source, allow_pickle)
     return load_hooked_transformer(source, config, allow_pickle)

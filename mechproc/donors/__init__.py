@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechproc.config import nearest
-from mechproc.errors import ConfigError
+from mechproc.errors import ConfigError, require
 from mechproc.files import read_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def card(rule: str) -> dict[str, Any]:
     """What is known of the donors of a rule: how they were trained, and each one's scores, by seed."""
     if rule not in shipped():
         known = ", ".join(shipped())
-        raise ConfigError(f"rule = {rule!r} has no donors: one of {known}{nearest(rule, shipped())}")
+        raise ConfigError(f"rule = {rule!r} has no donors: one of {known}{nearest(str(rule), shipped())}")
     return read_json(DATA / rule / "card.json")
 
 
@@ -41,14 +41,11 @@ def donor_weights(rule: str, seed: int = 0, step: int | None = None) -> tuple[Mo
     from mechproc.model.state import check_state
 
     known = card(rule)
-    seeds = [entry["seed"] for entry in known["donors"]]
-    if seed not in seeds:
-        raise ConfigError(f"seed = {seed} is not allowed: one of {', '.join(map(str, seeds))}")
+    _one_of("seed", seed, [entry["seed"] for entry in known["donors"]])
     path = DATA / rule / f"seed_{seed}.safetensors"
     tensors, header = read_tensors(path)
     step = header["steps"][-1] if step is None else step
-    if step not in header["steps"]:
-        raise ConfigError(f"step = {step} is not allowed: one of {', '.join(map(str, header['steps']))}")
+    _one_of("step", step, header["steps"])
     cfg = ModelConfig.from_dict(header["config"])
     prefix = f"{step}/"
     state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -64,3 +61,8 @@ def load_donor(rule: str, seed: int = 0, step: int | None = None) -> HookedTrans
     from mechproc.model.hooked import HookedTransformer
 
     return HookedTransformer(*donor_weights(rule, seed, step))
+
+
+def _one_of(field: str, value: object, allowed: list[int]) -> None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    require(is_whole and value in allowed, field, value, f"one of {', '.join(map(str, allowed))}")

@@ -57,7 +57,8 @@ def _departure(make: Callable[..., Engine]) -> str | None:
         wanted, got = (weights[name][where] - state[name][where] for weights in first)
         if not (got - wanted).abs().sum() <= UPDATE_TOLERANCE * wanted.abs().sum():
             return f"its update of {name} on a tiny model is not the one that its gradient asks for"
-    reference.step(batches[1], 1), engine.step(batches[1], 1)
+    for each in (reference, engine):
+        each.step(batches[1], 1)
     for moment in ("exp_avg", "exp_avg_sq"):
         of_both = (getattr(each.snapshot(), moment) for each in (reference, engine))
         wanted, got = (torch.cat([moments[name].flatten() for name in state]) for moments in of_both)
