@@ -257,7 +257,9 @@ class Procedure(Config, ABC):
         """
         require(split in SPLITS, "split", split, f"one of {', '.join(SPLITS)}")
         require(index >= 0, "index", index, "0 or more")
-        stage = self.lengths.n_stages - 1 if stage is None else stage
+        last_stage = self.lengths.n_stages - 1
+        stage = last_stage if stage is None else stage
+        require(0 <= stage <= last_stage, "stage", stage, f"0 to {last_stage}")
         rng = _generator(self.short_name, self.version, int(seed), split, int(index), int(stage))
         return self.annotate(*self._draw_split(rng, split, stage), latents)
 
@@ -280,9 +282,12 @@ class Procedure(Config, ABC):
             return None
         total = 0.0
         for start in range(0, len(block), 256):  # the probabilities of all items at once can take gigabytes
-            part = block.take(slice(start, start + 256))
-            total += float(self.next_probabilities(part).max(axis=-1)[part.scored].sum())
+            total += float(self._best_chances(block.take(slice(start, start + 256))).sum())
         return total / int(block.scored.sum())
+
+    def _best_chances(self, block: Block) -> np.ndarray:
+        """How likely the best guess is right at each scored position, 0 to 1, float64 [scored position]."""
+        return self.next_probabilities(block)[block.scored].max(axis=-1)
 
     def control_labels(self, block: Block, latent: str, seed: int = 0) -> np.ndarray:
         """Labels for a control probe (Hewitt and Liang 2019): a random value for each token, fixed by ``seed``.
@@ -344,14 +349,14 @@ class Procedure(Config, ABC):
         wanted = list(SPLITS).index(split)
         tokens: list[np.ndarray] = []
         n_tokens: list[np.ndarray] = []
-        missing = BLOCK_ITEMS
-        for _ in range(32):
-            candidates = int(missing / SPLITS[split] * 1.1) + 32
+        missing, in_vain = BLOCK_ITEMS, 0
+        while in_vain < 16:
+            candidates = (int(missing / SPLITS[split] * 1.1) + 32) * 2 ** min(in_vain, 8)
             drawn, drawn_n = self._draw(rng, self.lengths.draw(rng, candidates, stage))
             kept = np.flatnonzero(self.split_of(drawn) == wanted)[:missing]
             tokens.append(drawn[kept])
             n_tokens.append(drawn_n[kept])
-            missing -= len(kept)
+            missing, in_vain = missing - len(kept), 0 if len(kept) else in_vain + 1
             if missing == 0:
                 return np.concatenate(tokens), np.concatenate(n_tokens)
         raise ConfigError(f"{self.kind} with these settings has too few different items: the {split} split is empty")

@@ -86,14 +86,18 @@ class Brackets(Procedure):
         impossible = ((block.tokens > self.k) & (block.latents["match"] == UNDEFINED)) | (free == 0)
         broken = np.cumsum(impossible, axis=1) > 0
         weight_open, weight = np.zeros(depth.shape), np.zeros(depth.shape)
+        scale = np.full(depth.shape, -np.inf)  # logarithm of what both weights are divided by
         for length in self.lengths.support().tolist():
             chance = self._open_chance(depth_before, length - pos)
-            # relative to choices that no end forces, or long items would underflow
-            step = np.where(opens, chance, 1 - chance) / np.where(free == 0, 1.0, free)
-            likelihood = np.cumprod(step, axis=1)
-            weight_now = np.where((pos < length - 1) & ~broken, likelihood, 0.0)
-            weight += weight_now
-            weight_open += weight_now * self._open_chance(depth, length - 1 - pos)
+            # relative to choices that no end forces, and to the likeliest length so far: long items have extreme ones
+            with np.errstate(divide="ignore"):
+                step = np.log(np.where(opens, chance, 1 - chance) / np.where(free == 0, 1.0, free))
+            likelihood = np.where((pos < length - 1) & ~broken, np.cumsum(step, axis=1), -np.inf)
+            before, scale = scale, np.maximum(scale, likelihood)
+            finite = np.where(np.isfinite(scale), scale, 0.0)
+            weight_now, shrunk = np.exp(likelihood - finite), np.exp(before - finite)
+            weight = weight * shrunk + weight_now
+            weight_open = weight_open * shrunk + weight_now * self._open_chance(depth, length - 1 - pos)
         with np.errstate(invalid="ignore"):
             return weight_open / weight
 

@@ -36,11 +36,12 @@ def load(name: str) -> type[Procedure]:
     A ``ConfigError`` says what is wrong with the file, the class or an example.
     """
     file, _, class_name = name.rpartition(":")
-    path = Path(file).expanduser().resolve()
+    path = Path(file)
     try:
+        path = path.expanduser().resolve()
         source = path.read_bytes()
-    except OSError as error:
-        raise _refused(name, f"{path} cannot be read ({error.strerror})") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _refused(name, f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
     inside = path.is_relative_to(Path.cwd())
     kind = f"{(path.relative_to(Path.cwd()) if inside else path).as_posix()}:{class_name}"
     digest = hashlib.sha256(source).hexdigest()[:12]
@@ -91,7 +92,7 @@ def _executed(name: str, path: Path, source: bytes, digest: str) -> types.Module
     try:
         with _no_names():
             exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
         raise _refused(name, f"{path} cannot be imported: {type(error).__name__}: {_one_line(error)}") from error
     return module
@@ -152,5 +153,5 @@ def _restore(plain: dict[str, Any], version: str) -> Procedure:
     return procedure
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return (str(error).strip() or "no message").splitlines()[0]

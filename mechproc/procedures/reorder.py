@@ -144,7 +144,12 @@ class Sort(CopyRule):
     def _likeliest(self, n: int) -> np.ndarray:
         """The likeliest token at each place of the sorted answer to a random input of ``n`` symbols, int64 [n]."""
         share = np.arange(self.n_symbols + 1) / self.n_symbols
-        exactly = np.array([math.comb(n, m) * share**m * (1 - share) ** (n - m) for m in range(n + 1)])
+        ways = [math.lgamma(n + 1) - math.lgamma(m + 1) - math.lgamma(n - m + 1) for m in range(n + 1)]
+        few = np.arange(n + 1)[:, None]
+        exactly = np.zeros((n + 1, self.n_symbols + 1))
+        inside = share[1:-1]  # binomial, in logarithms: coefficients of long inputs are larger than any float
+        exactly[:, 1:-1] = np.exp(np.array(ways)[:, None] + few * np.log(inside) + (n - few) * np.log(1 - inside))
+        exactly[0, 0] = exactly[n, -1] = 1.0
         # place k has at most symbol s where more than k of the input symbols are at most s
         at_most = np.cumsum(exactly[::-1], axis=0)[::-1][1:]
         return FIRST_SYMBOL + np.diff(at_most, axis=1).argmax(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class Shuffled(Procedure):
     def __post_init__(self) -> None:
         inner = self.procedure
         require(not isinstance(inner, Shuffled), "procedure", inner.kind, "a rule that is not shuffled already")
+        require(
+            inner.rule_known, "procedure", inner.kind, "a rule: text is held out by document, which shuffling undoes"
+        )
         if self.lengths is None:
             object.__setattr__(self, "lengths", inner.lengths)
         elif self.lengths != inner.lengths:
@@ -55,10 +58,14 @@ class Shuffled(Procedure):
         moved = inner._scored(self._shuffled(rng, tokens), n_tokens) != inner._scored(tokens, n_tokens)
         require(not moved.any(), "procedure", inner.kind, "a rule whose scored positions do not depend on the order")
 
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed; another rule brings its own lengths, unless some are given."""
+        return super().replace(**({"lengths": None} | changes if "procedure" in changes else changes))
+
     @property
     def version(self) -> str:  # type: ignore[override]
         """That of the shuffling and that of the rule: items change with either."""
-        return f"1.0.0+{self.procedure.kind}.{self.procedure.version}"
+        return f"1.0.0+{self.procedure.short_name}.{self.procedure.version}"
 
     @property
     def token_names(self) -> tuple[str, ...]:
@@ -119,6 +126,14 @@ class Shuffled(Procedure):
         fixed = np.pad(~self._moves(block.tokens)[:, 1:], ((0, 0), (0, 1)))  # a separator comes next, as it must
         return np.where(fixed[..., None], targets[..., None] == names, probabilities)
 
+    def _best_chances(self, block: Block) -> np.ndarray:
+        if self.n_cells is None:
+            return super()._best_chances(block)
+        cells = self._vectors(np.arange(self.d_vocab)[None])
+        assert cells is not None
+        alive = self.next_probabilities(block)[block.scored] @ cells[0]
+        return np.maximum(alive, 1 - alive).mean(axis=-1)
+
     def answer_start(self, block: Block) -> np.ndarray:
         """The end of each item: nothing is decided before."""
         return block.n_tokens
@@ -127,7 +142,9 @@ class Shuffled(Procedure):
         raise ConfigError("shuffled has no oracle: the tokens so far decide nothing")
 
     def baselines(self, block: Block) -> dict[str, float]:
-        """Token accuracy of predictors that know frequencies at most."""
+        """Token accuracy of predictors that know frequencies at most; of a rule with cells those of the rule."""
+        if self.n_cells is not None:
+            return self.procedure.baselines(block)
         item, query = np.nonzero(block.scored)
         target = block.targets[block.scored]
         before = np.arange(block.tokens.shape[1]) <= query[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import platform
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -117,9 +117,20 @@ class Language(Procedure):
         require(self.source in known, "source", self.source, f"one of {', '.join(map(repr, known))}")
         named = bool(self.dataset) == (self.source == "dataset")
         require(named, "dataset", self.dataset, "a name with source = 'dataset', and empty with another")
+        require(self.lengths.max >= 2, "lengths", self.lengths.max, "at least 2 characters, the second to be predicted")
+        if self.source != "dataset":
+            for field in dataclasses.fields(self):
+                if field.name in ("subset", "part", "column", "n_documents"):
+                    value, default = getattr(self, field.name), field.default
+                    require(value == default, field.name, value, f"{default!r} unless source = 'dataset'")
         require(self.n_documents >= 3, "n_documents", self.n_documents, "at least 3, one for each split")
         if not self.sha256:
             object.__setattr__(self, "sha256", self._found().sha256)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some settings changed; another text brings its own hash, unless one is given."""
+        same_text = {"lengths", "sha256"}.issuperset(changes)
+        return super().replace(**(changes if same_text else {"sha256": ""} | changes))
 
     def _found(self) -> Corpus:
         """The text as it is here."""
@@ -198,8 +209,12 @@ class Language(Procedure):
         newline = np.maximum.accumulate(np.where(tokens == NEWLINE, pos, -1), axis=1)
         before = np.pad(tokens[:, :-1], ((0, 0), (1, 0)))
         pair = np.where(inside & (pos > 0), before * self.d_vocab + tokens, UNDEFINED)
-        earlier = (pair[:, :, None] == pair[:, None, :]) & (pos[:, None] > pos) & (pair != UNDEFINED)[:, :, None]
-        repeat = np.where(earlier, pos, UNDEFINED).max(axis=2)
+        repeat, rows = np.full(tokens.shape, UNDEFINED), np.arange(len(tokens))
+        latest = np.full((len(tokens), self.d_vocab**2), UNDEFINED, dtype=np.int16 if self.n_ctx < 2**15 else np.int64)
+        for p in range(1, tokens.shape[1]):
+            is_pair = pair[:, p] != UNDEFINED
+            repeat[:, p] = np.where(is_pair, latest[rows, pair[:, p]], UNDEFINED)
+            latest[rows[is_pair], pair[is_pair, p]] = p
         return {
             "class": np.where(inside, kinds, UNDEFINED),
             "in_word": np.where(is_word, pos - word_start + 1, UNDEFINED),

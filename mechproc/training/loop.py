@@ -81,6 +81,7 @@ def train(
     course = _resumed(sink, fingerprint, worker)
     n_stages = procedure.lengths.n_stages
     validation = _Validation(procedure, training, worker)
+    test_items = evaluation_batches(procedure, training.n_test, "test")  # now, as a rule may have none to draw
     checkpoints = frozenset(checkpoint_steps(training))
     started, first_step = time.monotonic(), course.step
     saved = started
@@ -111,7 +112,7 @@ def train(
                 per_step = (time.monotonic() - started) / (course.step - first_step)
                 progress(course.step, training.steps, loss, per_step * (training.steps - course.step))
 
-    test = worker.evaluate(evaluation_batches(procedure, training.n_test, "test"))
+    test = worker.evaluate(test_items)
     return TrainingResult(worker.snapshot().weights, course.step, course.stage, stopped, test)
 
 

@@ -20,6 +20,7 @@ from mechproc.procedures import (
     Block,
     Curriculum,
     Fixed,
+    Multiplication,
     Procedure,
     Set,
     Uniform,
@@ -141,7 +142,9 @@ def test_a_curriculum_starts_short_and_ends_at_its_longest():
         procedure.block(0, "train", 0, 3)
 
 
-@pytest.mark.parametrize(("arguments", "field"), [((0, "dev", 0), "split"), ((0, "test", -1), "index")])
+@pytest.mark.parametrize(
+    ("arguments", "field"), [((0, "dev", 0), "split"), ((0, "test", -1), "index"), ((0, "test", 0, 1), "stage = 1")]
+)
 def test_a_block_that_does_not_exist_is_refused(arguments, field):
     with pytest.raises(ConfigError, match=field):
         Set().block(*arguments)
@@ -156,6 +159,13 @@ def test_items_that_do_not_exist_are_refused(arguments, field):
 def test_a_space_too_small_to_be_split_is_refused():
     with pytest.raises(ConfigError, match="set with these settings has too few different items"):
         Set(lengths=Fixed(1), n_symbols=2).block(0, "test", 0)
+
+
+def test_a_split_of_few_items_has_blocks_all_the_same():
+    """A validation split of one item, a hundredth of what is drawn."""
+    procedure = Multiplication(lengths=Fixed(1))
+    blocks = [procedure.block(0, "validation", index) for index in range(40)]
+    assert len({text for block in blocks for text in procedure.decode(block)}) == 1
 
 
 @every_procedure

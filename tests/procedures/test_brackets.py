@@ -163,6 +163,15 @@ def test_an_unknown_length_makes_closing_before_the_shortest_end_no_less_possibl
     assert after == pytest.approx(0.49 * 0.51 / (1 + 0.51))
 
 
+@pytest.mark.parametrize("p_open", [0.01, 0.99, 0.999])
+def test_extreme_chances_do_not_overflow(p_open):
+    procedure = KDyck(lengths=Uniform(4, 400, 2), k=2, p_open=p_open)
+    block = procedure.items(20, split="train")
+    assert np.allclose(procedure.next_probabilities(block)[block.scored].sum(axis=-1), 1, rtol=0, atol=1e-9)
+    assert 0.4 < procedure.ceiling(block) <= 1
+    procedure.encode(procedure.decode(block.take(slice(3))))
+
+
 def test_long_items_do_not_underflow():
     procedure = KDyck(Fixed(2600), k=1, p_open=0.5)
     block = procedure.annotate(*procedure._draw(np.random.default_rng(0), np.full(2, 2600)))

@@ -82,7 +82,11 @@ def test_another_file_is_another_run_and_other_data(file):
 def test_the_same_file_in_another_folder_gives_the_same_data(file):
     here = Procedure.from_dict({"kind": "rules/last.py:Last"}).items(20)
     Path("copy.py").write_text(SOURCE)
-    assert np.array_equal(here.tokens, Procedure.from_dict({"kind": "copy.py:Last"}).items(20).tokens)
+    copy = Procedure.from_dict({"kind": "copy.py:Last"})
+    assert np.array_equal(here.tokens, copy.items(20).tokens)
+    original = Procedure.from_dict({"kind": "rules/last.py:Last"})
+    shuffled = [Shuffled(procedure=p, lengths=Fixed(5)).items(20).tokens for p in (original, copy)]
+    assert np.array_equal(*shuffled)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,7 @@ def test_the_same_file_in_another_folder_gives_the_same_data(file):
         ("import numpy as np", "import numpy as np\nimport nupmy", "ModuleNotFoundError: No module named 'nupmy'"),
         ("import numpy as np", "import numpy as np\n)", "last.py cannot be imported: SyntaxError: unmatched"),
         ('"last"', '"set"', "Last.kind = 'set' is not allowed: Set of mechproc has it"),
+        ("import numpy as np", "import numpy as np\nraise SystemExit(3)", "cannot be imported: SystemExit: 3"),
         ("class Last(", "class First(", "one of the procedures that it defines: First; did you mean 'First'"),
     ],
 )
@@ -115,9 +120,10 @@ def test_a_file_that_does_not_hold_is_refused_at_load(file, old, new, said):
 def test_a_file_that_is_not_there_is_refused(file):
     with pytest.raises(ConfigError, match=r"procedure = 'rules/lost.py:Last'.*cannot be read \(No such file"):
         Procedure.from_dict({"kind": "rules/lost.py:Last"})
-    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory"):
-        Path("folder.py").mkdir()
-        get("folder.py:Last")
+    Path("folder.py").mkdir()
+    for name in ("folder.py:Last", "~nobody-of-that-name/last.py:Last", "a\0.py:Last"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            get(name)
 
 
 def test_a_subclass_without_a_kind_of_its_own_is_refused():

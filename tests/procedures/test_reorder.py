@@ -136,6 +136,12 @@ def test_the_likeliest_symbol_at_a_place_is_that_of_all_inputs(n, n_symbols):
     assert accuracy["the likeliest symbol at this place"] == pytest.approx((answers + 2 == guess).mean())
 
 
+def test_long_inputs_have_a_likeliest_answer():
+    """Of 3,000 symbols of three kinds, a third of each: the binomial coefficients are beyond any float."""
+    likeliest = Sort(lengths=Fixed(3_000), n_symbols=3)._likeliest(3_000)
+    assert (np.diff(likeliest) >= 0).all() and np.bincount(likeliest)[2:] == pytest.approx(1_000, abs=2)
+
+
 def test_at_one_fixed_length_distance_alone_does_not_solve_reverse():
     procedure = Reverse(Fixed(6))
     assert procedure.baselines(procedure.block(0, "test", 0))["the symbol at the best fixed distance"] < 0.4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mechproc.errors import ConfigError
-from mechproc.procedures import Fixed, Haystack, Procedure, Set, Shuffled, get, procedures
+from mechproc.procedures import EcaVectors, Fixed, Haystack, Language, Procedure, Set, Shuffled, get, procedures
 
 SHIPPED = [kind for kind, p in procedures().items() if p.__module__.startswith("mechproc.")]
 RULES = SHIPPED[: SHIPPED.index("shuffled")]
@@ -62,6 +62,22 @@ def test_lengths_are_those_of_the_rule_and_other_lengths_become_them():
     assert Shuffled(lengths=Fixed(3)).procedure == Set(lengths=Fixed(3))
 
 
+def test_another_rule_brings_its_own_lengths():
+    assert Shuffled().replace(procedure=Set(Fixed(9))).lengths == Fixed(9)
+    assert Shuffled().replace(procedure=Set(Fixed(9)), lengths=Fixed(3)).procedure.lengths == Fixed(3)
+
+
+def test_scores_of_cells_have_a_ceiling_of_cells():
+    """All orders of the states that are still to come, counted for one item."""
+    procedure = Shuffled(procedure=EcaVectors(Fixed(2), width=4, number=30))
+    block = procedure.annotate(np.array([[1, 4, 16]]), np.array([3]))
+    # after 0000 come 0011 and 1111 in either order: a dead cell of one and a live one of the other are a toss-up
+    first, last = [0.5, 0.5, 1.0, 1.0], [1.0] * 4
+    assert procedure.ceiling(block) == pytest.approx(np.mean(first + last))
+    items = procedure.items(300)
+    assert max(procedure.baselines(items).values()) < procedure.ceiling(items) < 1
+
+
 def test_another_version_of_the_rule_is_another_version_of_its_control(monkeypatch):
     before = Shuffled().version
     monkeypatch.setattr(Set, "version", "9.9.9")
@@ -73,6 +89,7 @@ def test_another_version_of_the_rule_is_another_version_of_its_control(monkeypat
     [
         ({"procedure": Haystack()}, "procedure = 'haystack' is not allowed.*do not depend on the order"),
         ({"procedure": Shuffled()}, "procedure = 'shuffled' is not allowed: a rule that is not shuffled already"),
+        ({"procedure": Language(Fixed(8))}, "procedure = 'language' is not allowed: a rule: text is held out"),
     ],
 )
 def test_what_cannot_be_shuffled_is_refused(settings, said):

@@ -95,6 +95,8 @@ def test_a_data_set_by_name(documents, tmp_path):
         ({"source": "docs"}, "is not allowed: a name with source = 'dataset', and empty with another"),
         ({"source": "wiki"}, "source = 'wiki' is not allowed: one of 'docs', 'stdlib', 'dataset'"),
         ({"n_documents": 2}, "n_documents = 2 is not allowed: at least 3"),
+        ({"lengths": Fixed(1)}, "lengths = 1 is not allowed: at least 2 characters"),
+        ({"source": "docs", "dataset": "", "column": "x"}, "column = 'x' is not allowed: 'text' unless source"),
     ]:
         with pytest.raises(ConfigError, match=said):
             Language(**{"lengths": Fixed(16), "source": "dataset", "dataset": str(tmp_path), **wrong})
@@ -139,6 +141,13 @@ def test_another_text_is_another_run(text, documents, monkeypatch):
         again.block(0, "test", 0)
     with pytest.raises(ConfigError, match="lengths = 9000 is not allowed: no longer than the longest document"):
         Language(Fixed(9_000)).block(0, "test", 0)
+
+
+def test_another_source_brings_its_own_hash(text, documents, monkeypatch):
+    monkeypatch.setattr(corpora, "stdlib", lambda: corpora.corpus(documents(seed=2)))
+    task = Language(Fixed(8))
+    assert task.replace(source="stdlib").items(4).tokens.shape == (4, 8)
+    assert task.replace(lengths=Fixed(9)).sha256 == task.sha256 != task.replace(source="stdlib").sha256
 
 
 def test_what_cannot_be_known_is_refused(text):

@@ -16,7 +16,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.io import load_model
 from mechproc.model.state import State, init_state
 from mechproc.procedures.base import Procedure
-from mechproc.procedures.lengths import Curriculum, Uniform
+from mechproc.procedures.lengths import Curriculum, Fixed, Uniform
 from mechproc.procedures.sequences import Identity
 from mechproc.training.config import TrainingConfig
 from mechproc.training.engine import ReferenceEngine
@@ -239,6 +239,11 @@ def test_what_cannot_work_is_said_at_once(
         train(procedure, cfg.replace(d_vocab=5), state, training, 0)
     with pytest.raises(StoreError, match=r"ln_final\.w"):
         train(procedure, cfg, {n: t for n, t in state.items() if n != "ln_final.w"}, training, 0)
+    nothing_to_test = Identity(lengths=Fixed(1), n_symbols=4)
+    assert len(nothing_to_test.items(4, split="train")) == 4
+    cfg = cfg.replace(n_ctx=3, d_vocab=6)
+    with pytest.raises(ConfigError, match=r"too few different items: the (test|validation) split is empty"):
+        train(nothing_to_test, cfg, init_state(cfg, 0), training, 0, progress=at(1, crash))
 
 
 # ---- interruptions ------------------------------------------------------------------------------------------------
