@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechproc.model.config import ModelConfig
+    from mechproc.model.state import State
 
 
 def add(subparsers: Any) -> None:
@@ -15,7 +19,9 @@ def add(subparsers: Any) -> None:
         description="Writes a new folder with config.json and model.safetensors, which `mechproc import` reads too. "
         "What the other side cannot hold is refused.",
     )
-    parser.add_argument("model", type=Path, help="a model file, or a folder with model.safetensors, such as a run's")
+    parser.add_argument(
+        "model", help="a model file, a folder with model.safetensors, such as a run's, or a donor, such as set:3"
+    )
     parser.add_argument("out", type=Path, help="the folder to write; it must not exist, or be empty")
     parser.add_argument(
         "--to",
@@ -31,11 +37,21 @@ def run(args: argparse.Namespace) -> int:
     from mechproc.cli.import_model import summary
     from mechproc.files import check_new_folder
     from mechproc.model.gpt2 import save_gpt2
-    from mechproc.model.io import load_model
     from mechproc.model.tl_checkpoint import save_hooked_transformer
 
     check_new_folder(args.out)
-    cfg, state, _ = load_model(args.model)
+    cfg, state = _load(args.model)
     (save_gpt2 if args.to == "gpt2" else save_hooked_transformer)(args.out, cfg, state)
     print(f"{args.out}: {summary(cfg)}")
     return 0
+
+
+def _load(model: str) -> tuple[ModelConfig, State]:
+    """What stands at a path, or else the donor that ``RULE:SEED`` names."""
+    from mechproc.donors import donor_weights
+    from mechproc.model.io import load_model
+
+    rule, _, seed = model.rpartition(":")
+    if rule and seed.isdecimal() and not Path(model).exists():
+        return donor_weights(rule, int(seed))
+    return load_model(model)[:2]

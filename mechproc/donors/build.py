@@ -16,10 +16,10 @@ from mechproc.study.store import Store
 
 MASTERED = 0.01
 """A donor has mastered its rule when its test accuracy is at most this far below the ceiling."""
-CURVE = (0, 200, 400, 1_000, 2_000, 4_000, 6_000, 8_000, 10_000)
+CURVE = (0, 200, 400, 1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 20_000, 36_000, 60_000)
 """Steps whose validation accuracy the card shows."""
-MIDDLE = 6_000
-"""Of these, the one after which an accuracy that stays is called a plateau."""
+MIDDLE = 0.6
+"""Share of a training after which an accuracy that stays is called a plateau; its step is one of ``CURVE``."""
 
 
 def build(
@@ -102,8 +102,8 @@ def page(card: dict[str, Any]) -> str:
         f"- Lengths: {_listed(card['procedure']['lengths'])}; a length counts {card['length_unit']}",
         f"- Model: {_listed(card['model'])}; {card['n_parameters']:,} parameters",
         f"- Training: {_listed(card['training'])}",
-        f"- Ceiling {card['ceiling']:.4f} on {card['n_test']:,} test items; best predictor without the rule "
-        f"({baseline:.4f}): {best}",
+        f"- Ceiling {card['ceiling']:.4f}, what the best guesser expects on the {card['n_test']:,} test items; "
+        f"best predictor without the rule ({baseline:.4f}): {best}",
         f"- Train and pack again: `mechproc donors {card['rule']}`; load: "
         f'`mechproc.load_donor("{card["rule"]}", seed={card["donors"][0]["seed"]})`',
         f"- Trained on: {_listed(card['provenance'])}",
@@ -111,9 +111,10 @@ def page(card: dict[str, Any]) -> str:
         f"Mastered (within {MASTERED:.0%} of the ceiling): {len(card['mastered'])} of {len(card['donors'])}.",
         "",
     ]
-    lines += [f"- Seed {d['seed']}: {_short_of(d, card, baseline)}" for d in _not_mastered(card)]
-    steps = [str(step) for step in CURVE]
-    lines += ["", "Test accuracy (tokens, whole items), updates made, validation accuracy after so many updates:", ""]
+    missed = [d for d in card["donors"] if d["seed"] not in card["mastered"]]
+    lines += [*(f"- Seed {d['seed']}: {_short_of(d, card, baseline)}" for d in missed), *([""] if missed else [])]
+    steps = [str(step) for step in CURVE if step <= card["training"]["steps"]]
+    lines += ["Test accuracy (tokens, whole items), updates made, validation accuracy after so many updates:", ""]
     lines += ["| seed | tokens | items | updates | " + " | ".join(steps) + " |", "|" + " --- |" * (4 + len(steps))]
     for d in card["donors"]:
         curve = " | ".join(f"{d['curve'][step]:.3f}" if step in d["curve"] else "" for step in steps)
@@ -121,21 +122,18 @@ def page(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _not_mastered(card: dict[str, Any]) -> list[dict[str, Any]]:
-    return [d for d in card["donors"] if d["seed"] not in card["mastered"]]
-
-
 def _short_of(donor: dict[str, Any], card: dict[str, Any], baseline: float) -> str:
     """By how much a donor misses its ceiling, and what its curve says about why."""
-    middle, last = donor["curve"][str(MIDDLE)], list(donor["curve"].values())[-1]
+    step = round(MIDDLE * card["training"]["steps"])
+    middle, last = donor["curve"][str(step)], list(donor["curve"].values())[-1]
     missing = f"{100 * (card['ceiling'] - donor['accuracy']):.1f} points below the ceiling"
     versus = "above" if donor["accuracy"] > baseline else "not above"
     if last - middle > MASTERED:
-        why = f"validation still rose by {100 * (last - middle):.1f} points after step {MIDDLE}: more steps may help"
+        why = f"validation still rose by {100 * (last - middle):.1f} points after step {step}: more steps may help"
     else:
-        why = f"validation did not rise after step {MIDDLE} ({middle:.3f}, then {last:.3f}): a plateau"
+        why = f"validation did not rise after step {step} ({middle:.3f}, then {last:.3f}): a plateau"
     return f"{missing}, {versus} the best predictor without the rule; {why}."
 
 
 def _listed(settings: dict[str, Any], without: tuple[str, ...] = ()) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if name not in without)
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if name not in without and value != "")

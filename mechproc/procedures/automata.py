@@ -41,7 +41,7 @@ class Automaton(Procedure):
     Items with the same first state are in the same split: one of them goes on as the other begins. That holds out
     items, not states: a later state of a training item may be the first one of a test item. At 16 cells about a third
     of the first states of test items come up in the first 30,000 training items, at 12 cells (``eca-vectors``) 85 %
-    of the transitions in the first 10,000; a score tells that the rule was learned because a model of this size cannot list them.
+    of the transitions in the first 10,000. A test score alone does not exclude that transitions were memorised.
     """
 
     length_unit: ClassVar[str] = "states after the first"

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechproc.cli import main
+from mechproc.donors import donor_weights
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import load_model, save_model
 from mechproc.model.state import State, tensor_shapes
@@ -68,6 +69,17 @@ def test_a_state_dict_of_torch_save_with_its_settings_elsewhere(tmp_path, ours, 
 def test_a_folder_of_a_model_can_be_exported(tmp_path, capsys):
     save_model(tmp_path, CFG, weights(CFG))
     assert call(capsys, "export", tmp_path, tmp_path / "there", "--to", "gpt2")[0] == 0
+
+
+def test_a_donor_can_be_exported(tmp_path, capsys):
+    assert main(["export", "sort:3", str(tmp_path / "out"), "--to", "tl"]) == 0
+    assert main(["import", str(tmp_path / "out"), str(tmp_path / "back.safetensors")]) == 0
+    cfg, state = donor_weights("sort", 3)
+    _, back, _ = load_model(tmp_path / "back.safetensors")
+    assert torch.equal(back["embed.W_E"], state["embed.W_E"]) and cfg.tied_embeddings
+    capsys.readouterr()
+    assert main(["export", "sort:99", str(tmp_path / "new"), "--to", "tl"]) == 1
+    assert "seed = 99 is not allowed" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(tmp_path, ours, capsys):
