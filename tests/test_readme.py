@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from mechproc import donors
+from mechproc.donors import recipes
 from mechproc.procedures import Procedure, procedures
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -28,6 +30,22 @@ def test_every_procedure_is_in_the_readme_and_the_other_way_round():
     (paragraph,) = re.findall(r"^Rules to pretrain on:.*?\n\n", README, flags=re.MULTILINE | re.DOTALL)
     shipped = {kind for kind, procedure in procedures().items() if procedure.__module__.startswith("mechproc.")}
     assert set(re.findall(r"`([\w-]+)`", paragraph)) == shipped
+
+
+def test_the_donors_are_those_of_their_cards():
+    for rule in recipes.RULES:
+        card = donors.card(rule)
+        scores = [100 * donor["accuracy"] for donor in card["donors"]]
+        n, best, baseline = len(scores), 100 * card["ceiling"], 100 * max(card["baselines"].values())
+        row = f"| {rule} | {min(scores):.1f} | {sum(scores) / n:.1f} | {max(scores):.1f} | {best:.1f} | {baseline:.1f}"
+        assert f"{row} | {len(card['mastered'])} of {n} |" in README
+
+
+def test_the_pretrained_models_are_ready_to_be_looked_into():
+    (code,) = [block for block in BLOCKS if "load_donor" in block]
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["lost"].values.shape[1] == 3 and (names["lost"].values > 0.3).any()
 
 
 def test_a_model_of_transformers_has_the_same_logits_here():

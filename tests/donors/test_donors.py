@@ -13,7 +13,7 @@ from mechproc import donors
 from mechproc.donors import build, recipes
 from mechproc.errors import ConfigError
 from mechproc.model.state import init_state
-from mechproc.procedures import Procedure
+from mechproc.procedures import Procedure, procedures
 from mechproc.study.store import Store
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import evaluation_batches
@@ -37,7 +37,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(recipes, "TRAINING", SHORT)
     monkeypatch.setattr(build, "KEPT", (0, 10))
     monkeypatch.setattr(build, "CURVE", (0, 10, 20))
-    monkeypatch.setattr(build, "MIDDLE", 10)
+    monkeypatch.setattr(build, "MIDDLE", 0.5)
+    monkeypatch.setattr(recipes, "LONGER", {"eca-vectors": 20})
     build.build(["set", "eca-vectors"], Store(tmp_path / "runs"), tmp_path / "data", seeds=[0, 1], workers=1)
     monkeypatch.setattr(donors, "DATA", tmp_path / "data")
     return tmp_path
@@ -80,10 +81,21 @@ def test_what_there_is_not_is_said(small: Path):
         donors.load_donor("sett")
     with pytest.raises(ConfigError, match="seed = 7 is not allowed: one of 0, 1"):
         donors.load_donor("set", seed=7)
+    for wrong in (True, 1.0, "1", None):
+        with pytest.raises(ConfigError, match=f"seed = {wrong!r} is not allowed: one of 0, 1"):
+            donors.load_donor("set", seed=wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="rule = None has no donors"):
+        donors.load_donor(None)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="step = 11 is not allowed: one of 0, 10, 20"):
         donors.load_donor("set", step=11)
     with pytest.raises(ConfigError, match="rule = 'haystack' is not allowed"):
         recipes.recipe("haystack", 0)
+
+
+def test_every_rule_with_a_recipe_has_donors():
+    assert donors.shipped() == sorted(recipes.RULES)
+    rules = [kind for kind in procedures() if kind != "shuffled" and kind in recipes.RULES]
+    assert rules == list(recipes.RULES), "in the order of the procedures"
 
 
 @pytest.mark.parametrize("rule", donors.shipped())
