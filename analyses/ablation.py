@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analyses.alignment import Layout, cut, derangement, frequent, layouts, longest_first
-from analyses.models import Models, batches, by_seed
+from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import ConfigError, PartError, require
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
@@ -56,6 +56,7 @@ OF_THE_KIND = {
 }
 
 
+@sized_threads
 def run(
     models: Models,
     items: Procedure | Block,
@@ -125,6 +126,7 @@ def run(
     )
 
 
+@sized_threads
 def survey(
     models: Models,
     items: Procedure | Block,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.models import Models, batches, by_seed
+from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Block
@@ -27,6 +27,7 @@ NOT_USED = (
 )
 
 
+@sized_threads
 def patterns(model: HookedTransformer, items: Block) -> Result:
     """Every head's attention on a few items: axes ``layer``, ``head``, ``item``, ``query`` and ``key``.
 
@@ -59,6 +60,7 @@ def patterns(model: HookedTransformer, items: Block) -> Result:
     )
 
 
+@sized_threads
 def scores(
     models: Models,
     items: Block,

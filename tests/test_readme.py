@@ -8,8 +8,11 @@ from typing import Any
 import torch
 
 from mechproc import donors
+from mechproc.cli import main
 from mechproc.donors import recipes
 from mechproc.procedures import Procedure, procedures
+from mechproc.study.catalogue import entries
+from mechproc.study.run import RunConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -46,6 +49,18 @@ def test_the_pretrained_models_are_ready_to_be_looked_into():
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["lost"].values.shape[1] == 3 and (names["lost"].values > 0.3).any()
+
+
+def test_the_config_is_one_that_trains(tmp_path):
+    (text,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+    plain = json.loads(text)
+    short = {"steps": 2, "batch_size": 8, "warmup_steps": 0, "n_validation": 8, "n_test": 8}
+    for one in (plain, plain["donors"]["mine"]):
+        assert RunConfig.from_dict(one).model.n_ctx == RunConfig.from_dict(one).procedure.n_ctx
+        one["training"] |= short
+    (tmp_path / "run.json").write_text(json.dumps(plain))
+    assert main(["run", str(tmp_path / "run.json"), "--store", str(tmp_path / "runs")]) == 0
+    assert [entry.recipe for entry in entries(tmp_path / "runs")[0]] == ["attn of mine (set), attn permute", "random"]
 
 
 def test_a_model_of_transformers_has_the_same_logits_here():

@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, or say that it is done already; print the test scores."""
     from mechproc.cli.progress import Lines
     from mechproc.cli.scores import bits, spelled
+    from mechproc.errors import ConfigError
     from mechproc.files import read_json
     from mechproc.study.execute import execute
     from mechproc.study.executors import one_thread
@@ -30,6 +31,12 @@ def run(args: argparse.Namespace) -> int:
 
     plain = read_json(args.config)
     config = RunConfig.from_dict(plain.get("config", plain), where=args.config.name)
+    recorded = plain.get("identity", config.identity) if "config" in plain else config.identity
+    if recorded != config.identity:
+        raise ConfigError(
+            f"identity = {str(recorded)[:12]}... in {args.config} is not allowed: that is {config.name} now, as a "
+            "procedure or mechproc has changed since; without that line it is trained anew"
+        )
     choose(args.engine, config.model, device=args.device)  # what cannot train is said before anything starts
     store = Store(args.store)
     with one_thread():

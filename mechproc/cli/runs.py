@@ -17,12 +17,16 @@ def add(subparsers: Any) -> None:
     listing = actions.add_parser("list", help="one line for each run")
     listing.add_argument("--procedure", help="only runs on this procedure")
     listing.add_argument("--state", choices=["complete", "running", "interrupted"], help="only runs in this state")
+    every = [listing]
     for name, text in (("show", "settings, environment, course and scores of one run"), ("rm", "remove one run")):
         action = actions.add_parser(name, help=text)
+        every.append(action)
         action.add_argument("run_name", metavar="RUN", help="its name, or the beginning of its identity")
         if name == "rm":
             action.add_argument("--yes", action="store_true", help="do not ask")
             action.add_argument("--force", action="store_true", help="even if other runs have it as a donor")
+    for action in every:  # there too, where it is looked for
+        action.add_argument("--store", type=Path, default=argparse.SUPPRESS, help="folder of runs (default: runs)")
     parser.set_defaults(run=run)
 
 

@@ -91,12 +91,13 @@ def _spread(example: Any) -> str:
     latents = {name: ["." if v == UNDEFINED else str(v) for v in row] for name, row in example.latents.items()}
     widths = [max(map(len, column)) for column in zip(tokens, *latents.values(), strict=True)]
     rows = {"": tokens, **latents}
+    left = max(13, *(len(name) + 1 for name in rows))
     lines = [
-        f"{name:13}" + " ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for name, row in rows.items()
+        f"{name:{left}}" + " ".join(v.rjust(w) for v, w in zip(row, widths, strict=True)) for name, row in rows.items()
     ]
-    lines += [f"{'scored':13}{example.scored}"]
+    lines += [f"{'scored':{left}}{example.scored}"]
     if example.settings:
-        lines += [f"{'with':13}" + ", ".join(f"{name} = {value}" for name, value in example.settings.items())]
+        lines += [f"{'with':{left}}" + ", ".join(f"{name} = {value}" for name, value in example.settings.items())]
     return "\n".join(lines)
 
 

@@ -107,6 +107,8 @@ def get(name: str) -> type[Procedure]:
     if outside.is_outside(name):
         return outside.load(name)
     known = procedures()
+    if name.endswith(".py"):
+        raise ConfigError(f"procedure = {name!r} is not allowed: a procedure of a file is {name}:CLASS")
     if name not in known:
         raise ConfigError(f"procedure = {name!r} is not allowed: one of {', '.join(known)}{nearest(name, known)}")
     return known[name]

@@ -30,10 +30,17 @@ class Entry:
 
     @property
     def recipe(self) -> str:
-        """What was moved into the model before the training, in short: the parts by donor, or ``random``."""
-        recipe = self.config.get("recipe", {})
-        moved = " + ".join(f"{part} of {donor}" for part, donor in recipe.get("parts", {}).items()) or "random"
-        return moved + (", perturbed" if recipe.get("perturb") else "")
+        """What was moved into the model before the training, in short, such as ``attn of d (set), attn permute``, or
+        ``random``."""
+        recipe, donors = self.config["recipe"], self.config["donors"]
+        moved = []
+        for part, donor in recipe["parts"].items():
+            rule = donors.get(donor, {}).get("procedure", {})
+            control = rule["procedure"] if rule.get("kind") == "shuffled" else None
+            named = f"shuffled {control['kind']}" if control else rule.get("kind")
+            moved.append(f"{part} of {donor} ({named})")
+        changes = [f"{part} {change.get('kind')}" for part, change in (recipe.get("perturb") or {}).items()]
+        return ", ".join([" + ".join(moved) or "random", *changes])
 
 
 def entries(root: str | Path) -> tuple[list[Entry], list[str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mechproc.cli import main
+from mechproc.procedures import Set
 from mechproc.studies.set_to_haystack import Sizes, donor
 
 TINY = Sizes(d_model=8, n_heads=2, n_symbols=8, longest_list=4, donor_steps=4, batch_size=4)
@@ -129,12 +130,26 @@ def test_a_procedure_of_a_file_is_shown_and_trained_on(tmp_path, monkeypatch, ca
     Path("run.json").write_text(json.dumps(plain))
     assert main(["run", "run.json"]) == 0
     assert "runs/Last-" in capsys.readouterr().out
+    assert main(["show", "last.py"]) == 1
+    assert "a procedure of a file is last.py:CLASS" in capsys.readouterr().err
     Path("last.py").write_text(
         code.replace("    lengths: LengthDistribution = Uniform(2, 6)", "    lengths: LengthDistribution")
     )
     assert main(["show", "last.py:Last"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("mechproc: procedure = 'last.py:Last'") and err.count("\n") == 1
+
+
+def test_a_run_whose_procedure_has_changed_is_not_taken_for_another(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path / "set.json")
+    assert main(["run", str(config), "--store", str(tmp_path / "runs")]) == 0
+    (kept,) = (tmp_path / "runs").glob("*/config.json")
+    assert json.loads(kept.read_text())["procedure_versions"] == {kept.parent.name: Set.version}
+    assert main(["run", str(kept), "--store", str(tmp_path / "runs")]) == 0
+    monkeypatch.setattr(Set, "version", "9.9.9")
+    capsys.readouterr()
+    assert main(["run", str(kept), "--store", str(tmp_path / "runs")]) == 1
+    assert f"identity = {kept.parent.name[4:]}... in {kept} is not allowed: that is set-" in capsys.readouterr().err
 
 
 def test_the_loss_of_text_is_said_in_bits(tmp_path, capsys):

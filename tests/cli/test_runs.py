@@ -11,13 +11,14 @@ from filelock import FileLock
 
 from mechproc.cli import main
 from mechproc.model.config import ModelConfig
-from mechproc.procedures import Fixed, Identity, Set
-from mechproc.study.catalogue import entry, remove
+from mechproc.procedures import Fixed, Identity, Set, Shuffled
+from mechproc.study.catalogue import Entry, entry, remove
 from mechproc.study.executors import run_all
 from mechproc.study.run import RunConfig
 from mechproc.study.store import Store
 from mechproc.training.config import TrainingConfig
 from mechproc.transfer.arms import attention_only
+from mechproc.transfer.perturb import Permute
 
 TRAINING = TrainingConfig(
     steps=3, batch_size=4, warmup_steps=0, evaluate_every=3, n_validation=5, n_test=5, checkpoints_per_decade=None
@@ -46,11 +47,23 @@ def test_list_has_a_line_for_each_run_and_says_what_is_none(store: Path, capsys)
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert lines[1].startswith(DONOR.name) and "complete" in lines[1] and lines[1].endswith("random")
-    assert lines[2].startswith(RUN.name) and "interrupted" in lines[2] and lines[2].endswith("attn of d")
+    assert lines[2].startswith(RUN.name) and "interrupted" in lines[2] and lines[2].endswith("attn of d (identity)")
     assert lines[-1] == f"2 runs in {store}"
     assert shown.err.startswith(f"mechproc: {store / 'holiday'} is not a run: ") and shown.err.count("\n") == 1
-    assert main(["runs", "--store", str(store), "list", "--procedure", "set", "--state", "complete"]) == 0
+    assert main(["runs", "list", "--store", str(store), "--procedure", "set", "--state", "complete"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 runs")
+
+
+def test_a_start_is_told_from_its_controls():
+    control = RUN.replace(recipe=RUN.recipe.replace(perturb={"L0.attn": Permute()}))
+    shuffled = RUN.replace(donors={"d": DONOR.replace(procedure=Shuffled(procedure=DONOR.procedure))})
+    starts = [Entry(Path(), "", run.to_dict(), "complete", {}).recipe for run in (RUN, control, shuffled, DONOR)]
+    assert starts == [
+        "attn of d (identity)",
+        "attn of d (identity), L0.attn permute",
+        "attn of d (shuffled identity)",
+        "random",
+    ]
 
 
 def test_show_says_what_was_run_and_how_it_ended(store: Path, capsys):
