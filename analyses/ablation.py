@@ -177,6 +177,8 @@ def _items(
 ) -> tuple[Block, Block | None, dict[str, Any]]:
     """The test items, the reference items if means are wanted, and what to say of them."""
     settings: dict[str, Any] = {"seed": seed}
+    known = isinstance(items, (Procedure, Block))
+    require(known, "items", items, "a procedure, such as get('sort')(), or a block of its items")
     if isinstance(items, Procedure):
         settings |= {"procedure": items.to_dict(), "split": "test"}
         if ablation is Ablation.MEAN and reference is None:

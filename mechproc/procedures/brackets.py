@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mechproc.errors import require
+from mechproc.errors import ConfigError, require
 from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind, Procedure
 from mechproc.procedures.lengths import LengthDistribution, Uniform
 
@@ -63,6 +63,12 @@ class Brackets(Procedure):
 
     def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
+
+    def _check(self, block: Block, texts: list[str]) -> None:
+        for item in np.flatnonzero(block.tokens[:, 0] > self.k)[:1].tolist():  # where nothing is predicted yet
+            reason = f"{texts[item].split()[0]!r} may not stand at position 0"
+            raise ConfigError(f"item {texts[item]!r} breaks the rule of {self.kind}: {reason}")
+        super()._check(block, texts)
 
     def _free_chance(self, depth: np.ndarray) -> np.ndarray:
         """P(the next token opens | brackets open) where the end is far: it must at depth 0."""

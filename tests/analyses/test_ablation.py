@@ -90,6 +90,10 @@ class TestPlanted:
         with pytest.raises(ConfigError, match="1 of 1 have a layout too rare for mean"):
             ablation.run([planted()], alternating((1, 2, 6)), ablation=Ablation.MEAN, reference=reference)
 
+    def test_what_is_no_procedure_is_refused(self):
+        with pytest.raises(ConfigError, match="items = 'sort' is not allowed: a procedure, such as get"):
+            ablation.run([planted()], "sort")  # pyright: ignore[reportArgumentType]
+
     def test_a_whole_layer_is_one_part(self):
         assert column(ablation.run([planted()], PAIRS, ["attn", "L0.H0 + L0.H1"])) == {
             "attn": 1.0,

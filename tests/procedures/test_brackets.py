@@ -172,6 +172,11 @@ def test_extreme_chances_do_not_overflow(p_open):
     procedure.encode(procedure.decode(block.take(slice(3))))
 
 
+def test_an_item_that_begins_by_closing_is_refused():
+    with pytest.raises(ConfigError, match=r"breaks the rule of k-dyck: '\)' may not stand at position 0"):
+        KDyck.small_version().encode(["( )", ") ("])
+
+
 def test_long_items_do_not_underflow():
     procedure = KDyck(Fixed(2600), k=1, p_open=0.5)
     block = procedure.annotate(*procedure._draw(np.random.default_rng(0), np.full(2, 2600)))
