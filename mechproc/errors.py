@@ -23,6 +23,11 @@ class TrainingError(MechprocError, ArithmeticError):
     """A training that cannot go on, such as a loss that is not finite; the message names the step."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of somebody else's says, for a message of ours."""
+    return (str(error).strip() or "no reason given").splitlines()[0]
+
+
 def require(allowed: bool, field: str, value: object, what_is_allowed: str) -> None:
     """Raise a ``ConfigError`` for ``field`` unless ``allowed``."""
     if not allowed:

@@ -52,6 +52,7 @@ def _software() -> Iterator[tuple[str, bool]]:
     from importlib.metadata import PackageNotFoundError, version
 
     from mechproc import __version__
+    from mechproc.errors import first_line
 
     system = f"Python {platform.python_version()} on {platform.platform(terse=True)}"
     yield _line("mechproc", f"{__version__}, {system}"), True
@@ -63,9 +64,8 @@ def _software() -> Iterator[tuple[str, bool]]:
         except PackageNotFoundError:
             yield _line(package, "MISSING: pip install --editable . in the folder of mechproc"), False
         except Exception as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0]
             repair = f"pip install --force-reinstall {package}"
-            yield _line(package, f"BROKEN: {type(error).__name__}: {reason}; {repair}"), False
+            yield _line(package, f"BROKEN: {type(error).__name__}: {first_line(error)}; {repair}"), False
     for package, (extra, purpose) in EXTRAS.items():
         try:
             yield _line(package, version(package)), True

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from mechproc.errors import StoreError
+from mechproc.errors import StoreError, first_line
 from mechproc.files import new_folder, write_json
 from mechproc.model.io import DTYPES, MODEL_FILE
 
@@ -29,8 +29,8 @@ def read_foreign_tensors(path: Path, allow_pickle: bool = False) -> dict[str, to
         tensors = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle can raise anything
         # What torch says of a pickle with code in it is how to run the code.
-        reason = next(iter(str(error).splitlines()), "") if safe or isinstance(error, OSError) else "not plain tensors"
-        raise StoreError(f"{path} cannot be read: {reason or 'no reason given'} ({type(error).__name__})") from None
+        reason = first_line(error) if safe or isinstance(error, OSError) else "not plain tensors"
+        raise StoreError(f"{path} cannot be read: {reason} ({type(error).__name__})") from None
     named = isinstance(tensors, dict) and all(isinstance(name, str) for name in tensors)
     if not named or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise StoreError(f"{path} does not hold named tensors")

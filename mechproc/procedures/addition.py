@@ -126,12 +126,12 @@ class Sum(Arithmetic):
         others = high - low + (0 if kind == "digit" else 1)  # digits to choose from: the present one is no change
         choices = np.where((others >= 1) & (a + b != 9) & (place < n[:, None]), rng.random(a.shape), -1.0)
         chosen = choices.argmax(axis=1)
-        at = rows, chosen
-        digit = low[at] + np.floor(rng.random(len(block)) * others[at]).astype(np.int64)
+        cell = rows, chosen
+        digit = low[cell] + np.floor(rng.random(len(block)) * others[cell]).astype(np.int64)
         changed = a.copy()
-        changed[at] = digit + ((kind == "digit") & (digit >= a[at]))
+        changed[cell] = digit + ((kind == "digit") & (digit >= a[cell]))
         partner = add(n, changed, b)
-        return *self._write(partner), (choices[at] >= 0) & (partner.overflow == solved.overflow)
+        return *self._write(partner), (choices[cell] >= 0) & (partner.overflow == solved.overflow)
 
     def oracle(self, question: list[str]) -> list[str]:
         a, b = " ".join(question).removesuffix(" =").split(" + ")

@@ -255,7 +255,7 @@ class KDyck(Brackets):
         tokens, match, rows = block.tokens.copy(), block.latents["match"], np.arange(len(block))
         closes = match != UNDEFINED
         if kind == "kind":
-            close = _pick(rng, closes)
+            close = pick_one(rng, closes)
             opener = match[rows, close]
             shift = rng.integers(1, max(self.k, 2), size=len(block))
             new = (tokens[rows, opener] - 1 + shift) % self.k
@@ -266,7 +266,7 @@ class KDyck(Brackets):
         item, position = np.nonzero(closes)
         closer[item, match[item, position]] = position
         borders = closes[:, :-1] & self._opens(tokens[:, 1:]) & (tokens[:, :-1] != tokens[:, 1:] + self.k)
-        close = _pick(rng, borders)
+        close = pick_one(rng, borders)
         a, b = tokens[rows, close], tokens[rows, close + 1]
         end = closer[rows, close + 1]
         tokens[rows, close], tokens[rows, close + 1], tokens[rows, end] = b, b + self.k, a
@@ -274,6 +274,6 @@ class KDyck(Brackets):
         return np.where(exists[:, None], tokens, block.tokens), block.n_tokens, exists
 
 
-def _pick(rng: np.random.Generator, allowed: np.ndarray) -> np.ndarray:
+def pick_one(rng: np.random.Generator, allowed: np.ndarray) -> np.ndarray:
     """A column of each row where ``allowed``, int64 [row]; any column where there is none."""
     return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)

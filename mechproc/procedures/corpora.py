@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mechproc.errors import ConfigError, require
+from mechproc.errors import ConfigError, first_line, require
 from mechproc.procedures.base import SPLITS, Split
 
 NEWLINE, SPACE, OTHER = 1, 2, 97
@@ -123,8 +123,8 @@ def dataset(name: str, subset: str, part: str, column: str, n_documents: int) ->
     except ConfigError:
         raise
     except Exception as error:  # the library raises its own, the hub's, the network's and pyarrow's errors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"dataset = {name!r} cannot be had: {type(error).__name__}: {reason}") from None
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ConfigError(f"dataset = {name!r} cannot be had: {reason}") from None
     return corpus(texts)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mechproc.errors import require
 from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind
-from mechproc.procedures.brackets import Brackets
+from mechproc.procedures.brackets import Brackets, pick_one
 from mechproc.procedures.lengths import Uniform
 
 
@@ -182,7 +182,7 @@ class KDyckShuffle(Brackets):
             closes[:, :-1] &= (match[:, 1:] != UNDEFINED) & (tokens[:, :-1] != tokens[:, 1:])
             closes[:, -1] = False
         exists = closes.any(axis=1)
-        close = np.where(closes, rng.random(closes.shape), -1.0).argmax(axis=1)
+        close = pick_one(rng, closes)
         if kind == "order":
             first, second = rows[exists], close[exists]
             tokens[first, second], tokens[first, second + 1] = tokens[first, second + 1], tokens[first, second]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mechproc.config import nearest
-from mechproc.errors import ConfigError
+from mechproc.errors import ConfigError, first_line
 from mechproc.procedures.base import Example, Procedure
 
 _LOADED: dict[tuple[str, str], type[Procedure]] = {}
@@ -59,7 +59,7 @@ def check_examples(cls: type[Procedure]) -> None:
         try:
             wrong = [f"{what} {found}, not {said}" for what, found, said in _claims(cls, example) if found != said]
         except Exception as error:
-            wrong = [f"{type(error).__name__}: {_one_line(error)}"]
+            wrong = [f"{type(error).__name__}: {first_line(error)}"]
         if wrong:
             raise _refused(cls.kind, f"its worked example {example.text!r} does not hold: {wrong[0]}")
 
@@ -94,7 +94,7 @@ def _executed(name: str, path: Path, source: bytes, digest: str) -> types.Module
             exec(compile(source, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        raise _refused(name, f"{path} cannot be imported: {type(error).__name__}: {_one_line(error)}") from error
+        raise _refused(name, f"{path} cannot be imported: {type(error).__name__}: {first_line(error)}") from error
     return module
 
 
@@ -151,7 +151,3 @@ def _restore(plain: dict[str, Any], version: str) -> Procedure:
     if procedure.version != version:
         raise _refused(str(plain["kind"]), f"the file has changed while it was in use ({version}, {procedure.version})")
     return procedure
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0]

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from mechproc.errors import ConfigError, require
+from mechproc.errors import ConfigError, first_line, require
 from mechproc.model.config import ModelConfig
 from mechproc.training.engine import Engine, ReferenceEngine
 from mechproc.training.engines.build import KernelUnavailableError, library
@@ -82,5 +82,5 @@ def _check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device).item()
     except Exception as error:  # each backend that is not there raises its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"device = {device!r} is not allowed: a device that torch can use here ({reason})") from None
+        allowed = f"a device that torch can use here ({first_line(error)})"
+        raise ConfigError(f"device = {device!r} is not allowed: {allowed}") from None

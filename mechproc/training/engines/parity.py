@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from mechproc.errors import first_line
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import tensor_shapes
 from mechproc.procedures import Identity, Uniform
@@ -26,7 +27,7 @@ def fault(make: Callable[..., Engine]) -> str | None:
     try:
         return _departure(make)
     except Exception as error:  # of a device: out of memory, an operation that it lacks, a driver that is broken
-        return f"it fails with {type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        return f"it fails with {type(error).__name__}: {first_line(error)}"
 
 
 def _departure(make: Callable[..., Engine]) -> str | None:
