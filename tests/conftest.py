@@ -1,6 +1,8 @@
 """What tests of several folders share."""
 
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,14 @@ def tiny() -> Sizes:
         task_steps=12,
         batch_size=4,
     )
+
+
+@pytest.fixture(scope="session")
+def own_procedure() -> str:
+    """The source of the procedure that the README defines."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (source,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Last(" in code]
+    return source
 
 
 @pytest.fixture(autouse=True)

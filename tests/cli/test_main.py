@@ -116,11 +116,9 @@ def test_the_page_of_procedures_is_what_the_command_writes(capsys):
     assert capsys.readouterr().out == page.read_text(), "mechproc show --markdown > docs/procedures.md"
 
 
-def test_a_procedure_of_a_file_is_shown_and_trained_on(tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Last(" in block]
+def test_a_procedure_of_a_file_is_shown_and_trained_on(own_procedure, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("last.py").write_text(code)
+    Path("last.py").write_text(own_procedure)
     assert main(["show", "last.py:Last"]) == 0
     out = capsys.readouterr().out
     assert "    scored       c" in out and "Best attainable token accuracy: 1.000" in out
@@ -133,7 +131,7 @@ def test_a_procedure_of_a_file_is_shown_and_trained_on(tmp_path, monkeypatch, ca
     assert main(["show", "last.py"]) == 1
     assert "a procedure of a file is last.py:CLASS" in capsys.readouterr().err
     Path("last.py").write_text(
-        code.replace("    lengths: LengthDistribution = Uniform(2, 6)", "    lengths: LengthDistribution")
+        own_procedure.replace("    lengths: LengthDistribution = Uniform(2, 6)", "    lengths: LengthDistribution")
     )
     assert main(["show", "last.py:Last"]) == 1
     err = capsys.readouterr().err

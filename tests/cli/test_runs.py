@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from mechproc.cli import main
+from mechproc.files import write_json
 from mechproc.model.config import ModelConfig
 from mechproc.procedures import Fixed, Identity, Set, Shuffled
 from mechproc.study.catalogue import Entry, entry, remove
@@ -107,6 +108,15 @@ def test_rm_refuses_a_donor_whatever_became_of_the_runs_that_have_it(store: Path
         (store / RUN.name / "test.json").write_text("{")
     assert main(["runs", "--store", str(store), "rm", DONOR.name, "--yes"]) == 1
     assert f"is a donor of {RUN.name}" in capsys.readouterr().err
+
+
+def test_rm_refuses_the_donor_of_a_donor(store: Path, capsys):
+    grandchild = RUN.replace(donors={"d": RUN})
+    shutil.rmtree(store / RUN.name)
+    (store / "later").mkdir()
+    write_json(store / "later" / "config.json", {"identity": grandchild.identity, "config": grandchild.to_dict()})
+    assert main(["runs", "rm", DONOR.name, "--yes", "--store", str(store)]) == 1
+    assert "is a donor of later" in capsys.readouterr().err
 
 
 def test_rm_runs_no_code_that_a_config_names(store: Path, tmp_path: Path):

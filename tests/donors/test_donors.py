@@ -76,6 +76,15 @@ def test_the_card_says_what_was_not_mastered_and_why(small: Path):
     assert "points after step 10: more steps may help" in page or "did not rise after step 10" in page
 
 
+def test_mastered_is_who_comes_near_enough_to_the_ceiling(small: Path, monkeypatch: pytest.MonkeyPatch):
+    scores = {d["seed"]: d["accuracy"] for d in donors.card("eca-vectors")["donors"]}
+    better = max(scores, key=lambda seed: scores[seed])
+    assert len(set(scores.values())) == 2
+    monkeypatch.setattr(build, "MASTERED", 1 - sum(scores.values()) / 2)
+    build.build(["eca-vectors"], Store(small / "runs"), small / "data", seeds=[0, 1], workers=1)
+    assert donors.card("eca-vectors")["mastered"] == [better]
+
+
 def test_what_there_is_not_is_said(small: Path):
     with pytest.raises(ConfigError, match=r"rule = 'sett' has no donors: one of eca-vectors, set; did you mean 'set'"):
         donors.load_donor("sett")

@@ -17,17 +17,15 @@ from mechproc.study.run import RunConfig
 from mechproc.study.store import Store
 from mechproc.training.config import TrainingConfig
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-(SOURCE,) = [code for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "class Last(" in code]
 EXAMPLE = 'Example("a b c | c", "c")'
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch) -> Path:
+def file(own_procedure, tmp_path, monkeypatch) -> Path:
     """The procedure of the README, in a file of the working folder."""
     monkeypatch.chdir(tmp_path)
     Path("rules").mkdir()
-    Path("rules/last.py").write_text(SOURCE)
+    Path("rules/last.py").write_text(own_procedure)
     return Path("rules/last.py")
 
 
@@ -79,9 +77,9 @@ def test_another_file_is_another_run_and_other_data(file):
     assert pickle.loads(pickle.dumps(after)) == after
 
 
-def test_the_same_file_in_another_folder_gives_the_same_data(file):
+def test_the_same_file_in_another_folder_gives_the_same_data(file, own_procedure):
     here = Procedure.from_dict({"kind": "rules/last.py:Last"}).items(20)
-    Path("copy.py").write_text(SOURCE)
+    Path("copy.py").write_text(own_procedure)
     copy = Procedure.from_dict({"kind": "copy.py:Last"})
     assert np.array_equal(here.tokens, copy.items(20).tokens)
     original = Procedure.from_dict({"kind": "rules/last.py:Last"})

@@ -74,6 +74,8 @@ def test_scores_of_cells_have_a_ceiling_of_cells():
     # after 0000 come 0011 and 1111 in either order: a dead cell of one and a live one of the other are a toss-up
     first, last = [0.5, 0.5, 1.0, 1.0], [1.0] * 4
     assert procedure.ceiling(block) == pytest.approx(np.mean(first + last))
+    dead = procedure.annotate(np.array([[16, 4, 1]]), np.array([3]))  # 0011 and 0000 to come: dead cells are known too
+    assert procedure.ceiling(dead) == pytest.approx(np.mean([1.0, 1.0, 0.5, 0.5, *last]))
     items = procedure.items(300)
     assert max(procedure.baselines(items).values()) < procedure.ceiling(items) < 1
 

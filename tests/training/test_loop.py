@@ -18,6 +18,7 @@ from mechproc.model.state import State, init_state
 from mechproc.procedures.base import Procedure
 from mechproc.procedures.lengths import Curriculum, Fixed, Uniform
 from mechproc.procedures.sequences import Identity
+from mechproc.training import loop
 from mechproc.training.config import TrainingConfig
 from mechproc.training.engine import ReferenceEngine
 from mechproc.training.loop import TrainingResult, train
@@ -244,6 +245,21 @@ def test_what_cannot_work_is_said_at_once(
     cfg = cfg.replace(n_ctx=3, d_vocab=6)
     with pytest.raises(ConfigError, match=r"too few different items: the (test|validation) split is empty"):
         train(nothing_to_test, cfg, init_state(cfg, 0), training, 0, progress=at(1, crash))
+
+
+def test_test_items_that_cannot_be_drawn_are_said_before_the_first_step(
+    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = loop.evaluation_batches
+
+    def none_to_test(procedure: Procedure, n_items: int, split: str, *rest: Any) -> Any:
+        if split == "test":
+            raise ConfigError("the test split is empty")
+        return draw(procedure, n_items, split, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "evaluation_batches", none_to_test)
+    with pytest.raises(ConfigError, match="the test split is empty"):
+        train(procedure, cfg, state, training, 0, progress=at(1, crash))
 
 
 # ---- interruptions ------------------------------------------------------------------------------------------------
