@@ -28,8 +28,8 @@ from mechproc.errors import ConfigError, PartError, require
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Ablation, Site, components, select, sites
-from mechproc.procedures.base import Block, Procedure
-from mechproc.study.result import Label, Result, Where, stack
+from mechproc.procedures.base import Items, Procedure
+from mechproc.result import Label, Result, Where, stack
 
 Metric = Literal["accuracy", "loss"]
 Activations = dict[str, Tensor]
@@ -59,12 +59,12 @@ OF_THE_KIND = {
 @sized_threads
 def run(
     models: Models,
-    items: Procedure | Block,
+    items: Procedure | Items,
     parts: Sequence[str] | None = None,
     ablation: Ablation = Ablation.ZERO,
     metric: Metric = "accuracy",
     *,
-    reference: Block | None = None,
+    reference: Items | None = None,
     seed: int = 0,
     n_items: int = 1024,
 ) -> Result:
@@ -129,7 +129,7 @@ def run(
 @sized_threads
 def survey(
     models: Models,
-    items: Procedure | Block,
+    items: Procedure | Items,
     parts: Sequence[str] | None = None,
     ablations: Sequence[Ablation] = tuple(Ablation),
     metric: Metric = "accuracy",
@@ -173,11 +173,11 @@ def map_parts(cfg: ModelConfig) -> list[str]:
 
 
 def _items(
-    items: Procedure | Block, reference: Block | None, ablation: Ablation, seed: int, n_items: int
-) -> tuple[Block, Block | None, dict[str, Any]]:
+    items: Procedure | Items, reference: Items | None, ablation: Ablation, seed: int, n_items: int
+) -> tuple[Items, Items | None, dict[str, Any]]:
     """The test items, the reference items if means are wanted, and what to say of them."""
     settings: dict[str, Any] = {"seed": seed}
-    known = isinstance(items, (Procedure, Block))
+    known = isinstance(items, (Procedure, Items))
     require(known, "items", items, "a procedure, such as get('sort')(), or a block of its items")
     if isinstance(items, Procedure):
         settings |= {"procedure": items.to_dict(), "split": "test"}
@@ -193,7 +193,7 @@ def _items(
 
 
 def _source(
-    model: HookedTransformer, ablation: Ablation, block: Block, reference: Block | None, hooks: list[str], seed: int
+    model: HookedTransformer, ablation: Ablation, block: Items, reference: Items | None, hooks: list[str], seed: int
 ) -> Source:
     """What stands in for the activations of a slice of ``block``."""
     if ablation is Ablation.ZERO:
@@ -207,7 +207,7 @@ def _source(
     return lambda batch, own: {hook: _like(means[hook], own[hook])[group[batch]] for hook in own}
 
 
-def _means(model: HookedTransformer, reference: Block, number_of: dict[Layout, int], hooks: list[str]) -> Activations:
+def _means(model: HookedTransformer, reference: Items, number_of: dict[Layout, int], hooks: list[str]) -> Activations:
     """The mean of each activation over the reference items of each layout: [layout, ...]; summed in float64."""
     groups = np.array([number_of.get(layout, -1) for layout in layouts(reference)])
     reference = longest_first(reference.take(np.flatnonzero(groups >= 0)))  # so that the first batch is the widest
@@ -232,7 +232,7 @@ def _like(activations: Tensor, narrower: Tensor) -> Tensor:
 
 def _measure(
     model: HookedTransformer,
-    block: Block,
+    block: Items,
     sites_of: dict[str, tuple[Site, ...]],
     source: Source,
     metric: Metric,
@@ -276,7 +276,7 @@ def _replace(activation: Tensor, hook: Any, site: Site, stand_in: Tensor) -> Ten
     return replaced
 
 
-def _check_no_op(model: HookedTransformer, items: Block, sites_of: dict[str, tuple[Site, ...]]) -> None:
+def _check_no_op(model: HookedTransformer, items: Items, sites_of: dict[str, tuple[Site, ...]]) -> None:
     """Replace each part by itself: the logits must stay the same to the bit."""
     intact, own = _run(model, items.tokens, _hooks(sites_of))
     for part, where in sites_of.items():
@@ -286,7 +286,7 @@ def _check_no_op(model: HookedTransformer, items: Block, sites_of: dict[str, tup
             )
 
 
-def _score(logits: Float[Tensor, "item pos d_vocab"], items: Block, metric: Metric) -> Float[Tensor, " token"]:
+def _score(logits: Float[Tensor, "item pos d_vocab"], items: Items, metric: Metric) -> Float[Tensor, " token"]:
     """Correct (0 or 1), or the loss (nats), of each scored token, float64."""
     scored = torch.from_numpy(items.scored)
     predicted = logits[scored.to(logits.device)].double().cpu()

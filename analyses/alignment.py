@@ -13,18 +13,18 @@ from collections import Counter
 
 import numpy as np
 
-from mechproc.procedures.base import Block
+from mechproc.procedures.base import Items
 
 Layout = tuple[int, bytes]
 """Number of tokens, and the scored positions."""
 
 
-def layouts(block: Block) -> list[Layout]:
+def layouts(block: Items) -> list[Layout]:
     """The layout of each item."""
     return [(int(n), row.tobytes()) for n, row in zip(block.n_tokens, block.scored, strict=True)]
 
 
-def frequent(block: Block, reference: Block, least: int) -> np.ndarray:
+def frequent(block: Items, reference: Items, least: int) -> np.ndarray:
     """The items of ``block`` whose layout at least ``least`` items of ``reference`` have, int64 [item]."""
     counts = Counter(layouts(reference))
     return np.flatnonzero([counts[layout] >= least for layout in layouts(block)])
@@ -43,14 +43,14 @@ def derangement(groups: list[Layout], seed: int) -> np.ndarray:
     return partner
 
 
-def longest_first(block: Block) -> Block:
+def longest_first(block: Items) -> Items:
     """The same items, sorted by their last scored position, so that batches lose much when they are ``cut``."""
     last_scored = block.scored.shape[1] - 1 - block.scored[:, ::-1].argmax(axis=1)
     return block.take(np.argsort(-last_scored, kind="stable"))
 
 
-def cut(block: Block) -> Block:
+def cut(block: Items) -> Items:
     """The same items up to the last token that is predicted in any of them: in a causal model the rest has no say."""
     n_pos = int(np.flatnonzero(block.scored.any(axis=0)).max(initial=-1)) + 2
     latents = {name: values[:, :n_pos] for name, values in block.latents.items()}
-    return Block(block.tokens[:, :n_pos], np.minimum(block.n_tokens, n_pos), block.scored[:, :n_pos], latents)
+    return Items(block.tokens[:, :n_pos], np.minimum(block.n_tokens, n_pos), block.scored[:, :n_pos], latents)

@@ -16,8 +16,8 @@ from torch import Tensor
 from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
-from mechproc.procedures.base import Block
-from mechproc.study.result import Result
+from mechproc.procedures.base import Items
+from mechproc.result import Result
 
 MAX_PATTERN_ITEMS = 64
 """Items whose whole patterns are returned."""
@@ -28,7 +28,7 @@ NOT_USED = (
 
 
 @sized_threads
-def patterns(model: HookedTransformer, items: Block) -> Result:
+def patterns(model: HookedTransformer, items: Items) -> Result:
     """Every head's attention on a few items: axes ``layer``, ``head``, ``item``, ``query`` and ``key``.
 
     Queries on padding are undefined. ``metadata["tokens"]`` has the token numbers of each item, without padding.
@@ -37,7 +37,7 @@ def patterns(model: HookedTransformer, items: Block) -> Result:
         1 <= len(items) <= MAX_PATTERN_ITEMS,
         "items",
         len(items),
-        f"1 to {MAX_PATTERN_ITEMS}; take a few with Block.take",
+        f"1 to {MAX_PATTERN_ITEMS}; take a few with Items.take",
     )
     n_pos = int(items.n_tokens.max())
     layers = [p.double().cpu().numpy() for _, layer in _patterns(by_seed([model])[0], items) for p in layer]
@@ -63,7 +63,7 @@ def patterns(model: HookedTransformer, items: Block) -> Result:
 @sized_threads
 def scores(
     models: Models,
-    items: Block,
+    items: Items,
     masks: Mapping[str, np.ndarray],
 ) -> Result:
     """The share of its attention that each head puts on each target: axes ``mask``, ``layer``, ``head`` and ``seed``.
@@ -150,7 +150,7 @@ def before_after(before: Result, after: Result, ranked_by: Literal["before", "af
 
 
 @torch.inference_mode()
-def _patterns(model: HookedTransformer, items: Block) -> Iterator[tuple[slice, list[Tensor]]]:
+def _patterns(model: HookedTransformer, items: Items) -> Iterator[tuple[slice, list[Tensor]]]:
     """For each batch of items, the patterns of every layer, each [item, head, query, key]."""
     hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     for batch in batches(len(items)):
@@ -161,7 +161,7 @@ def _patterns(model: HookedTransformer, items: Block) -> Iterator[tuple[slice, l
         yield batch, [cache[hook] for hook in hooks]
 
 
-def _weights(name: str, mask: np.ndarray, items: Block) -> np.ndarray:
+def _weights(name: str, mask: np.ndarray, items: Items) -> np.ndarray:
     """What each (item, query, key) counts in the score, float64: 1 / (counted queries of the item x counted items)."""
     n_items, n_pos = items.tokens.shape
     require(mask.shape == (n_items, n_pos, n_pos), f"shape of mask {name!r}", mask.shape, f"{(n_items, n_pos, n_pos)}")

@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mechproc.errors import require
-from mechproc.study.result import Result
-from mechproc.study.statistics import Interval, Method, interval
+from mechproc.result import Result
+from mechproc.statistics.paired import Interval, Method, interval
 
 COLOURS = ("#3a72b0", "#d17a22", "#2f9177", "#9a5fb3", "#c4513f", "#7d8a2e", "#4aa3c4", "#a9677f")
 """Of arms, in order; legible on white and on black."""

@@ -29,8 +29,8 @@ from analyses.drawing import (
     with_axes,
 )
 from mechproc.errors import require
-from mechproc.study.result import Result
-from mechproc.study.statistics import Interval, Method
+from mechproc.result import Result
+from mechproc.statistics.paired import Interval, Method
 
 LEVEL = 0.95
 DASHES = ("solid", "dash", "dot")

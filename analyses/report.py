@@ -16,8 +16,8 @@ import numpy as np
 from analyses.page import page
 from mechproc.errors import require
 from mechproc.files import atomic_write
-from mechproc.study.result import Result
-from mechproc.study.statistics import interval
+from mechproc.result import Result
+from mechproc.statistics.paired import interval
 
 if TYPE_CHECKING:
     import pandas as pd

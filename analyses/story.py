@@ -18,13 +18,13 @@ from analyses.report import Report
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Ablation, components
 from mechproc.model.parts import heads as heads_of
-from mechproc.procedures.base import Block
-from mechproc.study.family import Verdict
-from mechproc.study.result import Label, Result
-from mechproc.study.statistics import interval
-from mechproc.study.store import Store
-from mechproc.study.study import Study
-from mechproc.study.survival import Crossing, restricted_mean
+from mechproc.procedures.base import Items
+from mechproc.result import Label, Result
+from mechproc.runs.store import Store
+from mechproc.statistics.comparisons import Verdict
+from mechproc.statistics.paired import interval
+from mechproc.statistics.survival import Crossing, restricted_mean
+from mechproc.studies.study import Study
 
 N_ITEMS = 500
 """Validation items that the head is chosen on, and test items that it is ablated on."""
@@ -58,7 +58,7 @@ class Story:
     """The same for the control arm."""
     ablations: Result
     """Accuracy lost (ablation, part, seed) in ``arm``."""
-    example: Block
+    example: Items
     example_seed: int
     example_patterns: Result
 
@@ -244,7 +244,7 @@ def report(story: Story) -> Report:
 
 
 def _looked(
-    study: Study, store: Store, arm: str, items: Block, masks: dict[str, np.ndarray]
+    study: Study, store: Store, arm: str, items: Items, masks: dict[str, np.ndarray]
 ) -> tuple[dict[Label, HookedTransformer], Result]:
     """The trained models of an arm, and where their heads look before and after training."""
     runs = {seed: study.run_of(arm, seed) for seed in study.seeds}
@@ -260,7 +260,7 @@ def _parts(models: dict[Label, HookedTransformer]) -> list[str]:
     return ["embed", "pos", *(f"L{layer}.attn" for layer in range(cfg.n_layers)), *components(cfg)]
 
 
-def _longest(items: Block) -> Block:
+def _longest(items: Items) -> Items:
     """The first of the longest items, as a block of one."""
     return items.take(np.array([int(np.argmax(items.n_tokens))]))
 

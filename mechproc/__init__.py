@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mechproc.donors import load_donor as load_donor
     from mechproc.model.config import ModelConfig as ModelConfig
     from mechproc.model.hooked import HookedTransformer as HookedTransformer
     from mechproc.model.io import load_model as load_model
     from mechproc.model.io import save_model as save_model
+    from mechproc.pretrained import load_pretrained as load_pretrained
     from mechproc.procedures import Procedure as Procedure
-    from mechproc.study.result import Result as Result
-    from mechproc.study.run import RunConfig as RunConfig
-    from mechproc.study.store import Store as Store
-    from mechproc.study.study import Study as Study
+    from mechproc.result import Result as Result
+    from mechproc.runs.config import RunConfig as RunConfig
+    from mechproc.runs.store import Store as Store
+    from mechproc.studies.study import Study as Study
     from mechproc.training.config import TrainingConfig as TrainingConfig
     from mechproc.transfer.recipe import Recipe as Recipe
 
@@ -29,12 +29,12 @@ _HOME = {
     "ModelConfig": "mechproc.model.config",
     "Procedure": "mechproc.procedures",
     "Recipe": "mechproc.transfer.recipe",
-    "Result": "mechproc.study.result",
-    "RunConfig": "mechproc.study.run",
-    "Store": "mechproc.study.store",
-    "Study": "mechproc.study.study",
+    "Result": "mechproc.result",
+    "RunConfig": "mechproc.runs.config",
+    "Store": "mechproc.runs.store",
+    "Study": "mechproc.studies.study",
     "TrainingConfig": "mechproc.training.config",
-    "load_donor": "mechproc.donors",
+    "load_pretrained": "mechproc.pretrained",
     "load_model": "mechproc.model.io",
     "save_model": "mechproc.model.io",
 }

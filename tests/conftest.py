@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mechproc.runs.store import Store
 from mechproc.studies.set_to_haystack import Sizes
 
 
@@ -23,6 +24,11 @@ def tiny() -> Sizes:
         task_steps=12,
         batch_size=4,
     )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from mechproc import donors
+from mechproc import pretrained
 from mechproc.cli import main
-from mechproc.donors import recipes
+from mechproc.pretrained import configs
 from mechproc.procedures import Procedure, procedures
-from mechproc.study.catalogue import entries
-from mechproc.study.run import RunConfig
+from mechproc.runs.catalogue import entries
+from mechproc.runs.config import RunConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -35,8 +35,8 @@ def test_every_procedure_is_in_the_readme_and_the_other_way_round():
 
 
 def test_the_donors_are_those_of_their_cards():
-    for rule in recipes.RULES:
-        card = donors.card(rule)
+    for rule in configs.RULES:
+        card = pretrained.card(rule)
         scores = [100 * donor["accuracy"] for donor in card["donors"]]
         n, best, baseline = len(scores), 100 * card["ceiling"], 100 * max(card["baselines"].values())
         row = f"| {rule} | {min(scores):.1f} | {sum(scores) / n:.1f} | {max(scores):.1f} | {best:.1f} | {baseline:.1f}"
@@ -44,7 +44,7 @@ def test_the_donors_are_those_of_their_cards():
 
 
 def test_the_pretrained_models_are_ready_to_be_looked_into():
-    (code,) = [block for block in BLOCKS if "load_donor" in block]
+    (code,) = [block for block in BLOCKS if "load_pretrained" in block]
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["lost"].values.shape[1] == 3 and (names["lost"].values > 0.3).any()

@@ -79,8 +79,8 @@ def _machine() -> Iterator[tuple[str, bool]]:
 
     import torch
 
-    from mechproc.study.executors import usable_cores
-    from mechproc.training.engines.build import COMPILERS
+    from mechproc.runs.executors.processes import usable_cores
+    from mechproc.training.engines.cpu.build import COMPILERS
 
     pages = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
     known = hasattr(os, "sysconf") and set(pages) <= set(os.sysconf_names)
@@ -100,7 +100,7 @@ def _engines() -> Iterator[tuple[str, bool]]:
 
     from mechproc.errors import ConfigError
     from mechproc.training.engines import choose
-    from mechproc.training.engines.build import KernelUnavailableError, cache_folder, library
+    from mechproc.training.engines.cpu.build import KernelUnavailableError, cache_folder, library
     from mechproc.training.engines.parity import CFG, fault
 
     try:

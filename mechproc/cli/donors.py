@@ -22,9 +22,9 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train what is missing, pack, and say where."""
     from mechproc.cli.progress import RunLines
-    from mechproc.donors.build import build
-    from mechproc.donors.recipes import RULES, recipe
-    from mechproc.study.store import Store
+    from mechproc.pretrained.build import build
+    from mechproc.pretrained.configs import RULES, recipe
+    from mechproc.runs.store import Store
 
     rules: list[str] = args.rules or list(RULES)
     for rule in rules:

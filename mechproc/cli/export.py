@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
     """Convert, write, and say what it is."""
     from mechproc.cli.import_model import summary
     from mechproc.files import check_new_folder
-    from mechproc.model.gpt2 import save_gpt2
-    from mechproc.model.tl_checkpoint import save_hooked_transformer
+    from mechproc.model.convert.gpt2 import save_gpt2
+    from mechproc.model.convert.hooked_transformer import save_hooked_transformer
 
     check_new_folder(args.out)
     cfg, state = _load(args.model)
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(model: str) -> tuple[ModelConfig, State]:
     """What stands at a path, or else the donor that ``RULE:SEED`` names."""
-    from mechproc.donors import donor_weights
     from mechproc.model.io import load_model
+    from mechproc.pretrained import pretrained_weights
 
     rule, _, seed = model.rpartition(":")
     if rule and seed.isdecimal() and not Path(model).exists():
-        return donor_weights(rule, int(seed))
+        return pretrained_weights(rule, int(seed))
     return load_model(model)[:2]

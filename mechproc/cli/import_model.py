@@ -55,10 +55,10 @@ def _load(source: Path, config: Path | None, allow_pickle: bool) -> tuple[ModelC
     """A GPT-2 where a folder's settings are GPT-2's, otherwise a HookedTransformer."""
     from mechproc.errors import require
     from mechproc.files import read_json
-    from mechproc.model.foreign import CONFIG_FILE
-    from mechproc.model.gpt2 import load_gpt2
+    from mechproc.model.convert.folder import CONFIG_FILE
+    from mechproc.model.convert.gpt2 import load_gpt2
+    from mechproc.model.convert.hooked_transformer import load_hooked_transformer
     from mechproc.model.io import MODEL_FILE
-    from mechproc.model.tl_checkpoint import load_hooked_transformer
 
     require(source.exists(), "source", str(source), "a folder or file that exists")
     beside = (source / MODEL_FILE).with_suffix(".json")  # where only a HookedTransformer has its settings

@@ -14,7 +14,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each rule; accuracies are over scored tokens, from 0 to 1."""
-    from mechproc.donors import DATA, card, shipped
+    from mechproc.pretrained import DATA, card, shipped
 
     print(
         f"{'rule':14}{'seeds':>6}{'lowest':>9}{'mean':>9}{'highest':>9}{'ceiling':>9}{'baseline':>10}{'mastered':>10}"
@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
         columns = "".join(f"{value:9.4f}" for value in figures)
         best, n = max(known["baselines"].values()), len(scores)
         print(f"{rule:14}{n:6}{columns}{best:10.4f}{len(known['mastered']):>6} of {n}")
-    print(f'\nmechproc.load_donor("set", seed=3) loads one; their cards: {DATA}/RULE/card.md')
+    print(f'\nmechproc.load_pretrained("set", seed=3) loads one; their cards: {DATA}/RULE/card.md')
     return 0

@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
 def describe(expression: str, cfg: ModelConfig) -> str:
     """The tensors and the activations of an expression in a model of this shape, as Markdown."""
     from mechproc.errors import PartError
-    from mechproc.model.part_table import markdown
     from mechproc.model.parts import Ablation, Selection, Undefined, meaning, select, sites
+    from mechproc.model.parts.table import markdown
 
     selection, total = select(expression, cfg), select("all", cfg).n_parameters
     tensors = []

@@ -23,10 +23,10 @@ def run(args: argparse.Namespace) -> int:
     from mechproc.cli.scores import bits, spelled
     from mechproc.errors import ConfigError
     from mechproc.files import read_json
-    from mechproc.study.execute import execute
-    from mechproc.study.executors import one_thread
-    from mechproc.study.run import RunConfig
-    from mechproc.study.store import Store
+    from mechproc.runs.config import RunConfig
+    from mechproc.runs.execute import execute
+    from mechproc.runs.executors.processes import one_thread
+    from mechproc.runs.store import Store
     from mechproc.training.engines import choose
 
     plain = read_json(args.config)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from mechproc.study.catalogue import entries
+    from mechproc.runs.catalogue import entries
 
     found, problems = entries(args.store)
     kept = [
@@ -56,7 +56,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from mechproc.files import read_json
-    from mechproc.study.catalogue import entry
+    from mechproc.runs.catalogue import entry
 
     chosen = entry(args.store, args.run_name)
     print(f"{chosen.folder}: {chosen.state}\nidentity {chosen.identity}\n")
@@ -75,7 +75,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _rm(args: argparse.Namespace) -> int:
-    from mechproc.study.catalogue import entry, remove
+    from mechproc.runs.catalogue import entry, remove
 
     chosen = entry(args.store, args.run_name)
     if not args.yes:

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(cls: Any) -> str:
     """One procedure at its default settings, as plain text."""
     from mechproc.cli.scores import bits, spelled
-    from mechproc.donors import card, shipped
+    from mechproc.pretrained import card, shipped
     from mechproc.procedures.base import show
 
     procedure = cls.from_dict({})

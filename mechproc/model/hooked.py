@@ -24,7 +24,7 @@ from transformer_lens.hook_points import HookPoint
 from mechproc.errors import PartError, require
 from mechproc.model.components import Block, Embed, HookedConfig, PosEmbed, TiedUnembed, Unembed, norm
 from mechproc.model.config import ModelConfig
-from mechproc.model.hooking import StrictlyHooked
+from mechproc.model.hooks import StrictlyHooked
 from mechproc.model.state import State, check_state, init_state, tensor_shapes
 
 NO_TOKENIZER = "token numbers, as this model has no tokenizer"

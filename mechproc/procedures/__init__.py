@@ -11,15 +11,15 @@ from typing import cast
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
-from mechproc.procedures import outside
+from mechproc.procedures import from_file
 from mechproc.procedures.addition import Addition, ReversedAddition
 from mechproc.procedures.automata import Eca, EcaVectors
 from mechproc.procedures.base import (
     BLOCK_ITEMS,
     SPLITS,
     UNDEFINED,
-    Block,
     Example,
+    Items,
     PairKind,
     Procedure,
     Split,
@@ -43,7 +43,6 @@ __all__ = [
     "SPLITS",
     "UNDEFINED",
     "Addition",
-    "Block",
     "Curriculum",
     "Delete",
     "Eca",
@@ -52,6 +51,7 @@ __all__ = [
     "Fixed",
     "Haystack",
     "Identity",
+    "Items",
     "KDyck",
     "KDyckShuffle",
     "Language",
@@ -104,8 +104,8 @@ def procedures() -> dict[str, type[Procedure]]:
 
 def get(name: str) -> type[Procedure]:
     """The procedure called ``name``, or that a ``FILE.py:Class`` names; a ``ConfigError`` where there is none."""
-    if outside.is_outside(name):
-        return outside.load(name)
+    if from_file.is_outside(name):
+        return from_file.load(name)
     known = procedures()
     if name.endswith(".py"):
         raise ConfigError(f"procedure = {name!r} is not allowed: a procedure of a file is {name}:CLASS")

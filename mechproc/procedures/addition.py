@@ -9,8 +9,8 @@ import numpy as np
 
 from mechproc.procedures.arithmetic import ANSWER_0, Arithmetic, at
 from mechproc.procedures.base import Example, PairKind
-from mechproc.procedures.block import UNDEFINED, Block
 from mechproc.procedures.digits import Solved, add, carry_distance
+from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import Fixed, LengthDistribution
 
 
@@ -89,7 +89,7 @@ class Sum(Arithmetic):
             "b_position": where(has_digits, first_position + n + 1),
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos, number = np.arange(self.n_ctx), block.latents["number"]
         operand_place, place = block.latents["operand_place"][:, None, :], block.latents["place"][:, :, None]
         from_b, to_a = (number == 1)[:, :, None], (number == 0)[:, None, :]
@@ -100,7 +100,7 @@ class Sum(Arithmetic):
             "aligned": from_b & to_a & (block.latents["operand_place"][:, :, None] == operand_place),
         }
 
-    def _uncarried(self, block: Block) -> np.ndarray:
+    def _uncarried(self, block: Items) -> np.ndarray:
         """Adds the two digits of each place modulo 10, and writes one digit more when the two leading ones make 10 or
         more by themselves. It knows where the answer ends."""
         latents = block.latents
@@ -111,7 +111,7 @@ class Sum(Arithmetic):
         return np.select(slots, [digit_right, length_right], True)
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         solved, _ = self._read(block.tokens)
         n, a, b, rows = solved.n_digits, solved.a, solved.b, np.arange(len(block))

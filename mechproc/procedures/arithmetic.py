@@ -16,9 +16,9 @@ import numpy as np
 
 from mechproc.errors import require
 from mechproc.procedures.base import Procedure
-from mechproc.procedures.block import UNDEFINED, Block
 from mechproc.procedures.digits import Solved, draw_numbers
 from mechproc.procedures.guessing import Guesser, accuracies, fit_all
+from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import Fixed, LengthDistribution
 
 DIGIT_0, OPERATOR, EQUALS, ANSWER_0, STOP = 1, 11, 12, 13, 23
@@ -73,7 +73,7 @@ class Arithmetic(Procedure):
         """The operation's own latents, given the place predicted at each position, ``UNDEFINED`` where none is."""
 
     @abstractmethod
-    def _uncarried(self, block: Block) -> np.ndarray:
+    def _uncarried(self, block: Items) -> np.ndarray:
         """Where the baseline that does not carry predicts right, bool [item, pos], among the scored positions."""
 
     @property
@@ -121,7 +121,7 @@ class Arithmetic(Procedure):
 
     # ---- what is known about an item -------------------------------------------------------------------------------
 
-    def answer_start(self, block: Block) -> np.ndarray:
+    def answer_start(self, block: Items) -> np.ndarray:
         return (block.tokens == EQUALS).argmax(axis=1) + 1
 
     def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ class Arithmetic(Procedure):
             **self._operation_latents(solved, place),
         }
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         solved, sound = self._read(block.tokens)
         truth, _ = self._write(solved)
         probabilities = np.zeros((*truth.shape, self.d_vocab))
@@ -169,7 +169,7 @@ class Arithmetic(Procedure):
 
     # ---- predictors that do not know the rule ----------------------------------------------------------------------
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Token accuracy of predictors that do not calculate, or not well.
 
         The first three or four know the number of digits and are the best of their kind: each guesses what is most
@@ -187,7 +187,7 @@ class Arithmetic(Procedure):
         fitted = accuracies(self._guessers, self._contexts, block)
         return {**fitted, self.uncarried_name: float(self._uncarried(block)[block.scored].mean())}
 
-    def _contexts(self, block: Block) -> dict[str, np.ndarray]:
+    def _contexts(self, block: Items) -> dict[str, np.ndarray]:
         """What each fitted baseline knows where a symbol is predicted, as one number: int64 [item, pos]."""
         tokens = block.tokens
         equals = (tokens == EQUALS).argmax(axis=1)[:, None]

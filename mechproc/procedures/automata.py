@@ -15,7 +15,7 @@ import numpy as np
 
 from mechproc.errors import require
 from mechproc.procedures.base import Example, PairKind, Procedure
-from mechproc.procedures.block import UNDEFINED, Block
+from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import LengthDistribution, Uniform
 
 CELL_0 = 1
@@ -177,17 +177,17 @@ class Eca(Automaton):
         }
         return {name: values[name] for name in self.latent_names}
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         return (CELL_0 + block.latents["next"][..., None] == np.arange(self.d_vocab)).astype(np.float64)
 
-    def answer_start(self, block: Block) -> np.ndarray:
+    def answer_start(self, block: Items) -> np.ndarray:
         """Where the last state starts: how many there are is not decided before."""
         return block.n_tokens - self.width
 
     def oracle(self, question: list[str]) -> list[str]:
         return [str(cell) for cell in self._answer([int(name) for name in question[-self.width :]])]
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Token accuracy of the most frequent cell and of cells copied from where a rule would look."""
         latents = {name: values[block.scored] for name, values in block.latents.items()}
         target = latents["next"]
@@ -199,13 +199,13 @@ class Eca(Automaton):
             "the majority of the neighbourhood": float((majority == target).mean()),
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         masks = {n: block.latents[f"{n}_position"][..., None] == pos for n in ("left", "above", "right")}
         return {**masks, "neighbourhood": masks["left"] | masks["above"] | masks["right"]}
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         flipped, exists = self._flipped(rng, block.tokens[:, : self.width] - CELL_0)
         tokens = CELL_0 + self._history(flipped).reshape(len(block), -1)
@@ -297,17 +297,17 @@ class EcaVectors(Automaton):
             "next": np.where(goes_on, number, UNDEFINED),
         }
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         return (1 + block.latents["next"][..., None] == np.arange(self.d_vocab)).astype(np.float64)
 
-    def answer_start(self, block: Block) -> np.ndarray:
+    def answer_start(self, block: Items) -> np.ndarray:
         """The last state: how many there are is not decided before."""
         return block.n_tokens - 1
 
     def oracle(self, question: list[str]) -> list[str]:
         return ["".join(map(str, self._answer([int(cell) for cell in question[-1]])))]
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Cell accuracy (0 to 1) of predictors that do not know the rule."""
         cells = self._cells(block.tokens)[block.scored]
         target = self._cells(np.maximum(block.targets, 0))[block.scored]
@@ -318,12 +318,12 @@ class EcaVectors(Automaton):
             "the majority of the neighbourhood": float((majority == target).mean()),
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         return {"state": block.scored[:, :, None] & (pos[:, None] == pos)}
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         flipped, exists = self._flipped(rng, self._cells(block.tokens[:, 0]))
         return np.where(block.tokens == self.pad, self.pad, self._tokens(flipped)), block.n_tokens, exists

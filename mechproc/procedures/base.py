@@ -25,7 +25,7 @@ import numpy as np
 
 from mechproc.config import Config, nearest
 from mechproc.errors import ConfigError, require
-from mechproc.procedures.block import UNDEFINED, Block
+from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import LengthDistribution
 
 BLOCK_ITEMS = 1024
@@ -123,14 +123,14 @@ class Procedure(Config, ABC):
         """The vectors behind the tokens, float32 [item, pos, cell], 0 or 1; zero in the padding. With ``n_cells``."""
         return None
 
-    def answer_start(self, block: Block) -> np.ndarray:
+    def answer_start(self, block: Items) -> np.ndarray:
         """Where the answer of each item starts, int64 [item]: from there on the tokens before decide every token.
 
         By default the first token that is scored; a rule that leaves a choice there says otherwise.
         """
         return block.scored.argmax(axis=1) + 1
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         """P(next token | tokens so far) under the rule itself, float64 [item, pos, d_vocab].
 
         Rows of scored positions sum to one; what stands in the others is not defined. The rule's own length
@@ -145,12 +145,12 @@ class Procedure(Config, ABC):
                 probabilities[i, p, self._token_of[name]] = 1.0
         return probabilities
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Token accuracy (0 to 1, over the scored tokens of ``block``) of predictors that do not know the rule."""
         targets = block.targets[block.scored]
         return {"the most frequent token": float(np.bincount(targets).max() / len(targets))}
 
-    def baseline_losses(self, block: Block) -> dict[str, float]:
+    def baseline_losses(self, block: Items) -> dict[str, float]:
         """Mean cross-entropy (nats per scored token) of those baselines that give probabilities."""
         return {}
 
@@ -158,12 +158,12 @@ class Procedure(Config, ABC):
         """The latents named in ``latent_names``, each int64 [item, pos]; ``UNDEFINED`` in the padding."""
         return {}
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         """Where a head that plays the named part looks: bool [item, query, key] for each name in ``mask_names``."""
         return {}
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A random corrupt partner of each item for a kind of ``pair_kinds``: tokens, n_tokens, and which items have
         a partner at all (bool [item])."""
@@ -173,9 +173,9 @@ class Procedure(Config, ABC):
 
     @classmethod
     def _member(cls, kind: Any) -> type[Config] | None:
-        from mechproc.procedures import outside
+        from mechproc.procedures import from_file
 
-        return outside.load(kind) if outside.is_outside(kind) else super()._member(kind)
+        return from_file.load(kind) if from_file.is_outside(kind) else super()._member(kind)
 
     @property
     def short_name(self) -> str:
@@ -201,12 +201,12 @@ class Procedure(Config, ABC):
     def _token_of(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.token_names)}
 
-    def annotate(self, tokens: np.ndarray, n_tokens: np.ndarray, latents: bool = True) -> Block:
+    def annotate(self, tokens: np.ndarray, n_tokens: np.ndarray, latents: bool = True) -> Items:
         """The block that these tokens are: latents and scored positions computed from the tokens alone."""
         values = self._latents(tokens, n_tokens) if latents else {}
-        return Block(tokens, n_tokens, self._scored(tokens, n_tokens), values, self._vectors(tokens))
+        return Items(tokens, n_tokens, self._scored(tokens, n_tokens), values, self._vectors(tokens))
 
-    def encode(self, texts: list[str]) -> Block:
+    def encode(self, texts: list[str]) -> Items:
         """Items, or their first part, written in token names with spaces between, such as ``"a b | a b"``.
 
         An item that breaks the rule is refused; ``annotate`` takes any tokens.
@@ -228,7 +228,7 @@ class Procedure(Config, ABC):
             self._check(block, texts)
         return block
 
-    def _check(self, block: Block, texts: list[str]) -> None:
+    def _check(self, block: Items, texts: list[str]) -> None:
         """Refuse an item that breaks the rule."""
         inside = np.arange(self.n_ctx) + 1 < block.n_tokens[:, None]
         targets = np.maximum(block.targets, 0)[..., None]
@@ -238,7 +238,7 @@ class Procedure(Config, ABC):
             reason = f"{name!r} may not stand at position {position + 1}"
             raise ConfigError(f"item {texts[item]!r} breaks the rule of {self.kind}: {reason}")
 
-    def decode(self, block: Block) -> list[str]:
+    def decode(self, block: Items) -> list[str]:
         """Each item in token names, without its padding."""
         return [
             " ".join(self.token_names[t] for t in row[:n])
@@ -250,8 +250,8 @@ class Procedure(Config, ABC):
         edges = np.cumsum(list(SPLITS.values()))[:-1]
         return np.searchsorted(edges, _content_hash(tokens) / 2.0**64, side="right")
 
-    def block(self, seed: int, split: Split, index: int, stage: int | None = None, latents: bool = True) -> Block:
-        """Block ``index`` of ``BLOCK_ITEMS`` items: a pure function of its arguments and the procedure.
+    def block(self, seed: int, split: Split, index: int, stage: int | None = None, latents: bool = True) -> Items:
+        """Items ``index`` of ``BLOCK_ITEMS`` items: a pure function of its arguments and the procedure.
 
         Without ``latents``, which training does not read, it takes half to two thirds of the time.
         """
@@ -263,19 +263,19 @@ class Procedure(Config, ABC):
         rng = _generator(self.short_name, self.version, int(seed), split, int(index), int(stage))
         return self.annotate(*self._draw_split(rng, split, stage), latents)
 
-    def items(self, n: int, *, seed: int = 0, split: Split = "test", start: int = 0, stage: int | None = None) -> Block:
+    def items(self, n: int, *, seed: int = 0, split: Split = "test", start: int = 0, stage: int | None = None) -> Items:
         """Items ``start`` to ``start + n`` of the endless stream that the blocks of (seed, split, stage) make."""
         require(n >= 1, "n", n, "at least 1")
         require(start >= 0, "start", start, "0 or more")
         first, last = start // BLOCK_ITEMS, (start + n - 1) // BLOCK_ITEMS
-        whole = Block.join([self.block(seed, split, i, stage) for i in range(first, last + 1)])
+        whole = Items.join([self.block(seed, split, i, stage) for i in range(first, last + 1)])
         return whole.take(slice(start - first * BLOCK_ITEMS, start - first * BLOCK_ITEMS + n))
 
-    def legal_next(self, block: Block) -> np.ndarray:
+    def legal_next(self, block: Items) -> np.ndarray:
         """Symbols that may follow, bool [item, pos, d_vocab]; all False where nothing is scored."""
         return (self.next_probabilities(block) > 0) & block.scored[..., None]
 
-    def ceiling(self, block: Block) -> float | None:
+    def ceiling(self, block: Items) -> float | None:
         """Best attainable token accuracy on ``block``, 0 to 1: expected of a predictor that guesses the rule's mode;
         ``None`` where the rule is not known."""
         if not self.rule_known:
@@ -285,11 +285,11 @@ class Procedure(Config, ABC):
             total += float(self._best_chances(block.take(slice(start, start + 256))).sum())
         return total / int(block.scored.sum())
 
-    def _best_chances(self, block: Block) -> np.ndarray:
+    def _best_chances(self, block: Items) -> np.ndarray:
         """How likely the best guess is right at each scored position, 0 to 1, float64 [scored position]."""
         return self.next_probabilities(block)[block.scored].max(axis=-1)
 
-    def control_labels(self, block: Block, latent: str, seed: int = 0) -> np.ndarray:
+    def control_labels(self, block: Items, latent: str, seed: int = 0) -> np.ndarray:
         """Labels for a control probe (Hewitt and Liang 2019): a random value for each token, fixed by ``seed``.
 
         int64 [item, pos]; the values are drawn from those that ``latent`` takes in ``block``, with its frequencies, and
@@ -306,7 +306,7 @@ class Procedure(Config, ABC):
         label_of_token = pool[rng.integers(0, len(pool), size=self.d_vocab)]
         return np.where(defined, label_of_token[block.tokens], UNDEFINED)
 
-    def minimal_pairs(self, kind: str, n: int, *, seed: int = 0, split: Split = "test") -> tuple[Block, Block]:
+    def minimal_pairs(self, kind: str, n: int, *, seed: int = 0, split: Split = "test") -> tuple[Items, Items]:
         """``n`` pairs (clean, corrupt) of one kind; row i of one is the partner of row i of the other."""
         if kind not in self.pair_kinds:
             known = ", ".join(self.pair_kinds) + nearest(kind, self.pair_kinds)
@@ -326,9 +326,9 @@ class Procedure(Config, ABC):
             raise ConfigError(
                 f"{n} pairs of kind {kind!r} are not to be had from {self.kind} with these settings: {seen}"
             )
-        return Block.join(clean).take(slice(n)), Block.join(corrupt).take(slice(n))
+        return Items.join(clean).take(slice(n)), Items.join(corrupt).take(slice(n))
 
-    def _partners(self, kind: str, rng: np.random.Generator, block: Block, split: str) -> tuple[Block, np.ndarray]:
+    def _partners(self, kind: str, rng: np.random.Generator, block: Items, split: str) -> tuple[Items, np.ndarray]:
         """A partner for each item from the item's own split, and which items got one."""
         tokens, n_tokens = block.tokens.copy(), block.n_tokens.copy()
         exists = np.zeros(len(block), dtype=bool)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mechproc.errors import ConfigError, require
-from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind, Procedure
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind, Procedure
 from mechproc.procedures.lengths import LengthDistribution, Uniform
 
 
@@ -64,7 +64,7 @@ class Brackets(Procedure):
     def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
 
-    def _check(self, block: Block, texts: list[str]) -> None:
+    def _check(self, block: Items, texts: list[str]) -> None:
         for item in np.flatnonzero(block.tokens[:, 0] > self.k)[:1].tolist():  # where nothing is predicted yet
             reason = f"{texts[item].split()[0]!r} may not stand at position 0"
             raise ConfigError(f"item {texts[item]!r} breaks the rule of {self.kind}: {reason}")
@@ -79,7 +79,7 @@ class Brackets(Procedure):
         remains is needed for closing."""
         return np.where((depth > 0) & (depth >= remaining), 0.0, self._free_chance(depth))
 
-    def open_probability(self, block: Block) -> np.ndarray:
+    def open_probability(self, block: Items) -> np.ndarray:
         """P(the next token opens | tokens so far, the item goes on), float64 [item, pos]; NaN where no item goes on so.
 
         An item of unknown length: each length counts by its probability given the tokens so far.
@@ -107,7 +107,7 @@ class Brackets(Procedure):
         with np.errstate(invalid="ignore"):
             return weight_open / weight
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         pos, opens = np.arange(block.tokens.shape[1]), self._opens(block.tokens)
         target = block.targets[block.scored]
         last = np.maximum.accumulate(np.where(opens, pos, 0), axis=1)
@@ -217,7 +217,7 @@ class KDyck(Brackets):
             "remaining": np.where(inside, n_tokens[:, None] - 1 - pos, UNDEFINED),
         }
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         p_open = self.open_probability(block)
         probabilities = np.zeros((*block.tokens.shape, self.d_vocab))
         probabilities[..., 1 : self.k + 1] = np.nan_to_num(p_open, nan=0.0)[..., None] / self.k
@@ -226,7 +226,7 @@ class KDyck(Brackets):
         probabilities[item, query, closing] = 1 - p_open[item, query]
         return probabilities
 
-    def answer_start(self, block: Block) -> np.ndarray:
+    def answer_start(self, block: Items) -> np.ndarray:
         """After the last opening bracket: what is open is closed from there on."""
         return block.tokens.shape[1] - self._opens(block.tokens)[:, ::-1].argmax(axis=1)
 
@@ -240,7 +240,7 @@ class KDyck(Brackets):
                 still_open.pop()
         return [names[names.index(name) + self.k] for name in reversed(still_open)]
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         inside = pos < block.n_tokens[:, None]
         return {
@@ -250,7 +250,7 @@ class KDyck(Brackets):
         }
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, match, rows = block.tokens.copy(), block.latents["match"], np.arange(len(block))
         closes = match != UNDEFINED

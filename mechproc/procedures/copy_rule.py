@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mechproc.errors import require
-from mechproc.procedures.base import UNDEFINED, Block, Procedure
+from mechproc.procedures.base import UNDEFINED, Items, Procedure
 from mechproc.procedures.lengths import LengthDistribution, Uniform
 
 SEPARATOR = 1
@@ -135,10 +135,10 @@ class CopyRule(Procedure):
             "remaining": np.where(written >= 0, size - written, UNDEFINED),
         }
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         return (block.latents["next"][..., None] == np.arange(self.d_vocab)).astype(np.float64)
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         tokens, start = block.tokens, separator_position(block.tokens, block.n_tokens)
         item, query = np.nonzero(block.scored)
         target = tokens[item, query + 1]
@@ -153,7 +153,7 @@ class CopyRule(Procedure):
             "a symbol after a copy of the current one": self._beside_a_copy(block, 1),
         }
 
-    def _beside_a_copy(self, block: Block, step: int) -> float:
+    def _beside_a_copy(self, block: Items, step: int) -> float:
         """Token accuracy of guessing the symbol ``step`` to the right of an input copy of the current one, a copy at
         random if there are several; at the separator the end of the input that is then the first."""
         tokens, (item, query) = block.tokens, np.nonzero(block.scored)
@@ -166,12 +166,12 @@ class CopyRule(Procedure):
         right = beside.sum(axis=1) / np.maximum(is_copy.sum(axis=1), 1)
         return float(np.where(current == SEPARATOR, tokens[item, begin[item]] == target, right).mean())
 
-    def _in_place(self, block: Block) -> float:
+    def _in_place(self, block: Items) -> float:
         """Token accuracy of guessing the input as it stands."""
         start = separator_position(block.tokens, block.n_tokens)
         return self._written_as(block, np.where(self._is_input(block.tokens, start), 0, NEVER))
 
-    def _written_as(self, block: Block, order: np.ndarray) -> float:
+    def _written_as(self, block: Items, order: np.ndarray) -> float:
         """Token accuracy of writing the input in another order than the rule's (see ``_order``)."""
         item, query = np.nonzero(block.scored)
         place = query - separator_position(block.tokens, block.n_tokens)[item]
@@ -179,7 +179,7 @@ class CopyRule(Procedure):
         exists = place < (order != NEVER).sum(axis=1)[item]
         return float((exists & (block.tokens[item, source] == block.tokens[item, query + 1])).mean())
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         is_input = self._is_input(block.tokens, separator_position(block.tokens, block.n_tokens))
         return {
@@ -188,14 +188,14 @@ class CopyRule(Procedure):
             "match": block.latents["match"][..., None] == pos,
         }
 
-    def _alone(self, block: Block) -> np.ndarray:
+    def _alone(self, block: Items) -> np.ndarray:
         """The input symbols that occur once, bool [item, pos]: those that ``symbol`` and ``swap`` pairs change."""
         is_input = self._is_input(block.tokens, separator_position(block.tokens, block.n_tokens))
         once = count_tokens(block.tokens, is_input, self.d_vocab) == 1
         return is_input & np.take_along_axis(once, block.tokens, axis=1)
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         alone = self._alone(block)
         if kind != "swap":
@@ -207,7 +207,7 @@ class CopyRule(Procedure):
         return *self._answered(tokens, start), alone.sum(axis=1) >= 2
 
     def _with_new_symbol(
-        self, rng: np.random.Generator, block: Block, allowed: np.ndarray
+        self, rng: np.random.Generator, block: Items, allowed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Items with a symbol that they lack at one of the ``allowed`` positions, answered: tokens, n_tokens, and
         which items have both."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mechproc.errors import require
-from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind
 from mechproc.procedures.brackets import Brackets, pick_one
 from mechproc.procedures.lengths import Uniform
 
@@ -128,7 +128,7 @@ class KDyckShuffle(Brackets):
             "remaining": np.where(inside, n_tokens[:, None] - 1 - pos, UNDEFINED),
         }
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         p_open = self.open_probability(block)
         may_close = self._open_counts(block.tokens)[0] > 0
         closing = np.nan_to_num(1 - p_open, nan=0.0) / np.maximum(may_close.sum(axis=2), 1)
@@ -137,7 +137,7 @@ class KDyckShuffle(Brackets):
         probabilities[..., self.k + 1 :] = closing[..., None] * may_close
         return probabilities
 
-    def answer_start(self, block: Block) -> np.ndarray:
+    def answer_start(self, block: Items) -> np.ndarray:
         """Where brackets of one kind alone are left to be closed: their order is decided, and no other is.
 
         In the cut form nothing is.
@@ -159,7 +159,7 @@ class KDyckShuffle(Brackets):
                 still_open.remove(names[names.index(name) - self.k])
         return [names[names.index(name) + self.k] for name in still_open]
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         inside, match = pos < block.n_tokens[:, None], block.latents["match"]
         closed_at = np.full_like(match, len(pos))  # where each bracket is closed
@@ -174,7 +174,7 @@ class KDyckShuffle(Brackets):
         }
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, match, rows = block.tokens.copy(), block.latents["match"], np.arange(len(block))
         closes = match != UNDEFINED

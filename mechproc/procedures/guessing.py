@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechproc.procedures.base import Block, Procedure
+from mechproc.procedures.base import Items, Procedure
 
-Contexts = Callable[[Block], dict[str, np.ndarray]]
+Contexts = Callable[[Items], dict[str, np.ndarray]]
 """What each of several predictors sees at each position of a block, as one number: int64 [item, pos] by its name."""
 
 REFERENCE_ITEMS = 32_768
@@ -54,7 +54,7 @@ def fit_all(procedure: Procedure, contexts: Contexts) -> dict[str, Guesser]:
     }
 
 
-def accuracies(guessers: dict[str, Guesser], contexts: Contexts, block: Block) -> dict[str, float]:
+def accuracies(guessers: dict[str, Guesser], contexts: Contexts, block: Items) -> dict[str, float]:
     """Token accuracy of each guesser over the scored tokens of ``block``, 0 to 1."""
     targets = block.targets[block.scored]
     return {name: guessers[name].accuracy(context[block.scored], targets) for name, context in contexts(block).items()}

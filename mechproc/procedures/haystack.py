@@ -15,7 +15,7 @@ import numpy as np
 
 from mechproc.errors import require
 from mechproc.procedures.base import Example, PairKind, Procedure
-from mechproc.procedures.block import UNDEFINED, Block
+from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import LengthDistribution, Uniform
 
 KEY, VALUE, QUERY, ANSWER = range(4)
@@ -200,13 +200,13 @@ class Haystack(Procedure):
             "value_position": of_query(key_position + 1, sound),
         }
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         probabilities = np.zeros((*block.tokens.shape, self.d_vocab))
         items, positions = np.nonzero(block.latents["answer"] != UNDEFINED)
         probabilities[items, positions, self._value_0 + block.latents["answer"][items, positions]] = 1.0
         return probabilities
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Expected token accuracy of guessing without looking up.
 
         - ``a value at random``: any value at all;
@@ -232,7 +232,7 @@ class Haystack(Procedure):
             "the last value": float((last == asked).mean()),
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(self.n_ctx)
         role = block.latents["role"]
         from_value, from_query = (role == VALUE)[:, :, None], (role == QUERY)[:, :, None]
@@ -244,7 +244,7 @@ class Haystack(Procedure):
         }
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, rows = block.tokens.copy(), np.arange(len(block))
         n_pairs, asked, copies = (block.latents[name].max(axis=1) for name in ("n_pairs", "asked_pair", "copies"))
@@ -269,7 +269,7 @@ class Haystack(Procedure):
             tokens[rows, here], tokens[rows, there] = block.tokens[rows, there], block.tokens[rows, here]
         return tokens, block.n_tokens, differs
 
-    def _absent_value(self, rng: np.random.Generator, block: Block) -> tuple[np.ndarray, np.ndarray]:
+    def _absent_value(self, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray]:
         """For each item the token of a random value that no pair has, and whether there is one."""
         items, positions = np.nonzero(block.latents["value"] != UNDEFINED)
         rank = rng.random((len(block), self.n_values))

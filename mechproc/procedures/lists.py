@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind
 from mechproc.procedures.copy_rule import NEVER, CopyRule, pick, separator_position
 from mechproc.procedures.sequences import Set
 
@@ -99,7 +99,7 @@ class Union(Set):
             "next_list": np.where(source != UNDEFINED, source > comma, UNDEFINED),
         }
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         kept = np.zeros(block.tokens.shape, dtype=bool)
         for number in (0, 1):
             in_list = block.latents["list"] == number
@@ -107,13 +107,13 @@ class Union(Set):
         own = self._written_as(block, np.where(kept, 0, NEVER))
         return {**super().baselines(block), "each list without duplicates of its own": own}
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         masks, list_of = super().target_masks(block), block.latents["list"]
         across = (list_of == 1)[:, :, None] & (list_of == 0)[:, None, :]
         return {**masks, "across": masks["duplicate"] & across}
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if kind != "comma":
             return super()._perturbed(kind, rng, block)
@@ -243,7 +243,7 @@ class Delete(CopyRule):
             "shift": np.where(latents["source"] != UNDEFINED, latents["source"] > removed, UNDEFINED),
         }
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         start = separator_position(block.tokens, block.n_tokens)
         is_input, named = self._is_input(block.tokens, start), self._removal(block.tokens, start)[0][:, None]
         behind_first = is_input & (np.arange(block.tokens.shape[1]) > 0)
@@ -255,7 +255,7 @@ class Delete(CopyRule):
             "the list without any named symbol": self._written_as(block, np.where(not_named, 0, NEVER)),
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos, start = np.arange(block.tokens.shape[1]), separator_position(block.tokens, block.n_tokens)
         writes = (block.latents["written"] != UNDEFINED) & (block.latents["named"] != UNDEFINED)
         return {
@@ -264,11 +264,11 @@ class Delete(CopyRule):
             "removed": block.latents["removed"][..., None] == pos,
         }
 
-    def _alone(self, block: Block) -> np.ndarray:
+    def _alone(self, block: Items) -> np.ndarray:
         return super()._alone(block) & (block.tokens != block.latents["named"].max(axis=1, keepdims=True))
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if kind in ("symbol", "swap"):
             return super()._perturbed(kind, rng, block)

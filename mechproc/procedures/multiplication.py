@@ -9,9 +9,9 @@ import numpy as np
 
 from mechproc.procedures.arithmetic import ANSWER_0, Arithmetic, at
 from mechproc.procedures.base import Example, PairKind
-from mechproc.procedures.block import UNDEFINED, Block
 from mechproc.procedures.copy_rule import pick
 from mechproc.procedures.digits import Solved, multiply
+from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import Fixed
 
 PAPER_PADDING = 6
@@ -118,7 +118,7 @@ class Multiplication(Arithmetic):
             "total": np.where(has_column, column + carry, UNDEFINED),
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         latents = block.latents
         number, operand_place = latents["number"][:, None, :], latents["operand_place"][:, None, :]
         n, place = latents["n_digits"][:, :, None], latents["place"][:, :, None]
@@ -135,7 +135,7 @@ class Multiplication(Arithmetic):
             "ones": here & (place == 0),
         }
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Those of every operation, and three that know half of the numbers:
 
         - ``ignores the numbers, knows the last digit``: what ignoring the numbers gives, with the last digit right;
@@ -167,7 +167,7 @@ class Multiplication(Arithmetic):
             "the last half of the digits": digits_right(last.answer),
         }
 
-    def _uncarried(self, block: Block) -> np.ndarray:
+    def _uncarried(self, block: Items) -> np.ndarray:
         """Takes each column's last digit; above the highest column the tens of the product of the leading digits. It
         knows how long the answer is."""
         column, place = block.latents["column_sum"], block.latents["place"]
@@ -179,7 +179,7 @@ class Multiplication(Arithmetic):
     # ---- minimal pairs ---------------------------------------------------------------------------------------------
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         solved, _ = self._read(block.tokens)
         n, a, b, rows = solved.n_digits, solved.a, solved.b, np.arange(len(block))

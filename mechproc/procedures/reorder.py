@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind
 from mechproc.procedures.copy_rule import FIRST_SYMBOL, NEVER, CopyRule, count_tokens, separator_position
 from mechproc.procedures.sequences import Identity
 
@@ -41,7 +41,7 @@ class Reverse(CopyRule):
     def _order(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
         return np.where(self._is_input(tokens, start), -np.arange(tokens.shape[1]), NEVER)
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         return {
             **super().baselines(block),
             "a symbol before a copy of the current one": self._beside_a_copy(block, -1),
@@ -117,7 +117,7 @@ class Sort(CopyRule):
             "copies": np.where(is_input, copies, UNDEFINED),
         }
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Those of every copying rule and these:
 
         - ``the likeliest symbol at this place``: given the lengths of the input and of what is written, not the input;
@@ -154,14 +154,14 @@ class Sort(CopyRule):
         at_most = np.cumsum(exactly[::-1], axis=0)[::-1][1:]
         return FIRST_SYMBOL + np.diff(at_most, axis=1).argmax(axis=1)
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         is_input = block.latents["rank"] != UNDEFINED
         same = block.tokens[:, :, None] == block.tokens[:, None, :]
         written = (block.latents["match"] != UNDEFINED)[:, :, None]
         return {**super().target_masks(block), "copies": same & written & is_input[:, None, :]}
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, n_tokens, exists = super()._perturbed(kind, rng, block)
         start = separator_position(block.tokens, block.n_tokens)

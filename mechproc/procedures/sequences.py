@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind
 from mechproc.procedures.copy_rule import NEVER, CopyRule, pick, separator_position
 
 
@@ -135,16 +135,16 @@ class Set(CopyRule):
             "distinct": np.where(is_input, np.cumsum(is_first & is_input, axis=1), UNDEFINED),
         }
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         return {**super().baselines(block), "the input position by position": self._in_place(block)}
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos, is_input = np.arange(block.tokens.shape[1]), block.latents["first"] != UNDEFINED
         same = (block.tokens[:, :, None] == block.tokens[:, None, :]) & is_input[:, :, None] & is_input[:, None, :]
         return {**super().target_masks(block), "duplicate": same & (pos[:, None] > pos)}
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         repeated = block.latents["first"] == 0
         if kind == "duplicate":

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from mechproc.errors import ConfigError, require
-from mechproc.procedures.base import UNDEFINED, Block, Example, Procedure
+from mechproc.procedures.base import UNDEFINED, Example, Items, Procedure
 from mechproc.procedures.lengths import LengthDistribution
 from mechproc.procedures.sequences import Set
 
@@ -113,7 +113,7 @@ class Shuffled(Procedure):
             "to_come": np.where(inside, to_come, UNDEFINED),
         }
 
-    def next_probabilities(self, block: Block) -> np.ndarray:
+    def next_probabilities(self, block: Items) -> np.ndarray:
         """Those of a predictor that is told which tokens are still to come, and not in which order.
 
         No predictor that sees the tokens so far alone can be better: the ceiling is an upper bound.
@@ -126,7 +126,7 @@ class Shuffled(Procedure):
         fixed = np.pad(~self._moves(block.tokens)[:, 1:], ((0, 0), (0, 1)))  # a separator comes next, as it must
         return np.where(fixed[..., None], targets[..., None] == names, probabilities)
 
-    def _best_chances(self, block: Block) -> np.ndarray:
+    def _best_chances(self, block: Items) -> np.ndarray:
         if self.n_cells is None:
             return super()._best_chances(block)
         cells = self._vectors(np.arange(self.d_vocab)[None])
@@ -134,14 +134,14 @@ class Shuffled(Procedure):
         alive = self.next_probabilities(block)[block.scored] @ cells[0]
         return np.maximum(alive, 1 - alive).mean(axis=-1)
 
-    def answer_start(self, block: Block) -> np.ndarray:
+    def answer_start(self, block: Items) -> np.ndarray:
         """The end of each item: nothing is decided before."""
         return block.n_tokens
 
     def oracle(self, question: list[str]) -> list[str]:
         raise ConfigError("shuffled has no oracle: the tokens so far decide nothing")
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Token accuracy of predictors that know frequencies at most; of a rule with cells those of the rule."""
         if self.n_cells is not None:
             return self.procedure.baselines(block)

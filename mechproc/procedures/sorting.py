@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mechproc.errors import require
-from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind
 from mechproc.procedures.copy_rule import FIRST_SYMBOL, NEVER, CopyRule, pick, separator_position
 from mechproc.procedures.guessing import Guesser, accuracies, fit_all
 from mechproc.procedures.lengths import LengthDistribution, Uniform
@@ -183,7 +183,7 @@ class Sorting(CopyRule):
             count[:, rank] += np.where(alike, count[:, rank + 1], 0)
         return count
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         latents = block.latents
         rank, place = latents["rank"][:, None, :], latents["place"][:, None, :]
         lowest, count = (latents["written"] // self.n_digits)[:, :, None], latents["candidates"][:, :, None]
@@ -191,7 +191,7 @@ class Sorting(CopyRule):
         candidates = same_place & (rank >= lowest) & (rank < lowest + count)
         return {**super().target_masks(block), "candidates": candidates}
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Those of every copying rule and these:
 
         - ``knows the place``: what is most frequent given the lengths of the input and of what is written;
@@ -209,7 +209,7 @@ class Sorting(CopyRule):
             "sorts by the leading digit alone": self._written_as(block, by_leading),
         }
 
-    def _contexts(self, block: Block) -> dict[str, np.ndarray]:
+    def _contexts(self, block: Items) -> dict[str, np.ndarray]:
         """What each fitted baseline knows at each position, as one number: int64 [item, pos]."""
         tokens, start = block.tokens, separator_position(block.tokens, block.n_tokens)
         place = start[:, None] * self.n_ctx + np.arange(self.n_ctx)
@@ -222,7 +222,7 @@ class Sorting(CopyRule):
     # ---- minimal pairs ---------------------------------------------------------------------------------------------
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, rows = block.tokens.copy(), np.arange(len(block))
         start = separator_position(tokens, block.n_tokens)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mechproc.procedures.base import UNDEFINED, Block, Example, PairKind
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind
 from mechproc.procedures.copy_rule import (
     FIRST_SYMBOL,
     NEVER,
@@ -210,7 +210,7 @@ class Stack(CopyRule):
             "survives": np.where(self._is_input(tokens, start), pile.survives, UNDEFINED),
         }
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         is_push = block.latents["survives"] != UNDEFINED
         backwards = np.where(is_push, -np.arange(block.tokens.shape[1]), NEVER)
         return {
@@ -219,7 +219,7 @@ class Stack(CopyRule):
             "the pushes backwards": self._written_as(block, backwards),
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos, latents = np.arange(block.tokens.shape[1]), block.latents
         return {
             **super().target_masks(block),
@@ -228,11 +228,11 @@ class Stack(CopyRule):
             "popped": latents["popped"][..., None] == pos,
         }
 
-    def _alone(self, block: Block) -> np.ndarray:
+    def _alone(self, block: Items) -> np.ndarray:
         return super()._alone(block) & (block.latents["survives"] == 1)
 
     def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Block
+        self, kind: str, rng: np.random.Generator, block: Items
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         survives, is_pop = block.latents["survives"], block.latents["popped"] != UNDEFINED
         start = separator_position(block.tokens, block.n_tokens)

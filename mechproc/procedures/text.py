@@ -11,7 +11,7 @@ import numpy as np
 
 from mechproc.errors import ConfigError, require
 from mechproc.procedures import corpora
-from mechproc.procedures.base import SPLITS, UNDEFINED, Block, Example, Procedure
+from mechproc.procedures.base import SPLITS, UNDEFINED, Example, Items, Procedure
 from mechproc.procedures.corpora import CHARACTER_NAMES, NEWLINE, OTHER, SPACE, Corpus
 from mechproc.procedures.lengths import Fixed, LengthDistribution
 
@@ -222,7 +222,7 @@ class Language(Procedure):
             "repeat": repeat,
         }
 
-    def target_masks(self, block: Block) -> dict[str, np.ndarray]:
+    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         pos, in_word, repeat = np.arange(block.tokens.shape[1]), block.latents["in_word"], block.latents["repeat"]
         back = pos[:, None] - pos
         inside = (pos < block.n_tokens[:, None])[:, :, None]
@@ -238,7 +238,7 @@ class Language(Procedure):
     def _fitted(self) -> Trigram:
         return Trigram.fit(self.text.of_split("train"), self.d_vocab)
 
-    def baselines(self, block: Block) -> dict[str, float]:
+    def baselines(self, block: Items) -> dict[str, float]:
         """Token accuracy of what is most frequent in the documents of ``train``: alone, after one character, after two
         (at a window's first prediction after one)."""
         fitted, context = self._fitted, self._context(block)
@@ -249,14 +249,14 @@ class Language(Procedure):
             for name, guess in zip(("most frequent character", "bigram", "trigram"), guesses, strict=True)
         }
 
-    def baseline_losses(self, block: Block) -> dict[str, float]:
+    def baseline_losses(self, block: Items) -> dict[str, float]:
         fitted, context = self._fitted, self._context(block)
         bigram = fitted.bigram[context[1:]]
         trigram = np.where(context.second == 0, bigram, fitted.trigram[context])
         chances = {"most frequent character": fitted.unigram[context.target], "bigram": bigram, "trigram": trigram}
         return {name: float(-np.log(chance).mean()) for name, chance in chances.items()}
 
-    def _context(self, block: Block) -> _Context:
+    def _context(self, block: Items) -> _Context:
         item, query = np.nonzero(block.scored)
         second = np.where(query > 0, block.tokens[item, query - 1], self.pad)
         return _Context(second, block.tokens[item, query], block.tokens[item, query + 1])

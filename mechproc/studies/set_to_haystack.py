@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from mechproc.model.config import ModelConfig
 from mechproc.procedures import Haystack, Set, Uniform
-from mechproc.study.family import Family
-from mechproc.study.run import RunConfig
-from mechproc.study.study import Study
+from mechproc.runs.config import RunConfig
+from mechproc.statistics.comparisons import Family
+from mechproc.studies.study import Study
 from mechproc.training.config import TrainingConfig
 from mechproc.transfer import Recipe, attention_only, fresh, full, mlp_only, permuted
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
-from mechproc.procedures.base import BLOCK_ITEMS, Block, Procedure, Split
+from mechproc.procedures.base import BLOCK_ITEMS, Items, Procedure, Split
 
 EVALUATION_BATCH = 256
 """Items that are evaluated at once; small enough for the cache."""
@@ -32,7 +32,7 @@ class Batch:
     """False where an item has fewer scored positions than others."""
 
     @classmethod
-    def of(cls, block: Block) -> Batch:
+    def of(cls, block: Items) -> Batch:
         """The batch of all items of ``block``, no wider than it has to be.
 
         Columns after the last scored position are cut: attention is causal, so they reach no scored prediction.
@@ -59,7 +59,7 @@ class TrainStream:
         """Batches made ahead: those of one block, so that the time it takes to draw the next is spread over them."""
         self._ahead: dict[tuple[int, int | None], Future[Batch]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mechproc-data")
-        self._blocks: dict[tuple[int | None, int], Block] = {}
+        self._blocks: dict[tuple[int | None, int], Items] = {}
 
     def __enter__(self) -> TrainStream:
         return self
@@ -87,9 +87,9 @@ class TrainStream:
         for (_, index), block in self._blocks.items():
             start = index * BLOCK_ITEMS
             pieces.append(block.take(slice(max(first - start, 0), min(end - start, BLOCK_ITEMS))))
-        return Batch.of(Block.join(pieces) if len(pieces) > 1 else pieces[0])
+        return Batch.of(Items.join(pieces) if len(pieces) > 1 else pieces[0])
 
-    def _draw(self, stage: int | None, index: int) -> Block:
+    def _draw(self, stage: int | None, index: int) -> Items:
         return self.procedure.block(self.seed, "train", index, stage, latents=False)
 
 

@@ -19,7 +19,7 @@ from mechproc.procedures.base import Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import TrainStream, check_fit, evaluation_batches
-from mechproc.training.engine import Engine, ReferenceEngine
+from mechproc.training.engines.base import Engine, ReferenceEngine
 from mechproc.training.evaluate import Score
 from mechproc.training.optimizer import Frozen
 from mechproc.training.schedule import checkpoint_steps, learning_rate

@@ -20,7 +20,7 @@ from mechproc.files import atomic_write
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import read_tensors, save_model, write_tensors
 from mechproc.model.state import State
-from mechproc.training.engine import Snapshot
+from mechproc.training.engines.base import Snapshot
 
 Row = dict[str, Any]
 """One validation; the keys are described at ``mechproc.training.loop.train``."""

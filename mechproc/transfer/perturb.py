@@ -18,8 +18,8 @@ from jaxtyping import Float64
 
 from mechproc.config import Config
 from mechproc.errors import require
-from mechproc.model.part_table import sliced_by
-from mechproc.model.selection import Selection
+from mechproc.model.parts.selection import Selection
+from mechproc.model.parts.table import sliced_by
 from mechproc.model.state import State, tensor_generator
 
 

@@ -14,7 +14,7 @@ import torch
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State, tensor_shapes
-from mechproc.procedures.base import Block
+from mechproc.procedures.base import Items
 
 D_VOCAB, N_CTX, N_HEADS = 5, 6, 2
 LOGIT = 6.0
@@ -52,7 +52,7 @@ def planted(previous: int = 0, seed: int = 0) -> HookedTransformer:
     return HookedTransformer(cfg, state)
 
 
-def alternating(*items: tuple[int, int, int]) -> Block:
+def alternating(*items: tuple[int, int, int]) -> Items:
     """Items ``a b a b ...`` of a given length, from (a, b, length); scored from position 1 on, where the next token is
     the one before."""
     tokens = np.zeros((len(items), N_CTX), dtype=np.int64)
@@ -60,10 +60,10 @@ def alternating(*items: tuple[int, int, int]) -> Block:
     for i, (a, b, n) in enumerate(items):
         tokens[i, :n] = [a, b, a, b, a, b][:n]
         scored[i, 1 : n - 1] = True
-    return Block(tokens, np.array([n for _, _, n in items]), scored, {})
+    return Items(tokens, np.array([n for _, _, n in items]), scored, {})
 
 
-def previous_mask(block: Block) -> np.ndarray:
+def previous_mask(block: Items) -> np.ndarray:
     """From every position but the first of each item to the position before."""
     n_items, n_pos = block.tokens.shape
     query, key = np.arange(n_pos)[:, None], np.arange(n_pos)

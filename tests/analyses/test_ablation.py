@@ -16,7 +16,7 @@ from mechproc.model.forward import forward
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Ablation
 from mechproc.model.state import init_state
-from mechproc.procedures.base import Block
+from mechproc.procedures.base import Items
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Uniform
 
@@ -222,9 +222,9 @@ class TestAlignment:
         assert first == second != third
         moved = block.scored.copy()
         moved[0] = np.roll(moved[0], -1)
-        other = layouts(Block(block.tokens, block.n_tokens, moved, {}))
+        other = layouts(Items(block.tokens, block.n_tokens, moved, {}))
         assert other[0] != other[1]
-        longer = layouts(Block(block.tokens, np.array([6, 5, 4]), block.scored, {}))
+        longer = layouts(Items(block.tokens, np.array([6, 5, 4]), block.scored, {}))
         assert longer[0] != longer[1]
 
     def test_frequent(self):
@@ -256,4 +256,4 @@ class TestAlignment:
         assert narrow.scored.tolist() == block.scored[:, :4].tolist()
         for last, width in ((0, 2), (1, 3), (4, 6)):  # the target of a position is the token after it
             scored = np.arange(6) == np.array([[0], [last]])
-            assert cut(Block(block.tokens, block.n_tokens, scored, {})).tokens.shape == (2, width)
+            assert cut(Items(block.tokens, block.n_tokens, scored, {})).tokens.shape == (2, width)

@@ -8,10 +8,10 @@ from analyses import attention
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
-from mechproc.procedures.base import Block
+from mechproc.procedures.base import Items
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Uniform
-from mechproc.study.result import Result
+from mechproc.result import Result
 
 from .conftest import N_CTX, alternating, planted, previous_mask
 
@@ -172,6 +172,6 @@ class TestMatching:
 
 def test_vectors_are_refused():
     cfg = ModelConfig(n_layers=1, n_heads=1, d_model=4, n_ctx=6, d_vocab=5, input="vectors", d_input=3)
-    items = Block(ITEMS.tokens, ITEMS.n_tokens, ITEMS.scored, {})
+    items = Items(ITEMS.tokens, ITEMS.n_tokens, ITEMS.scored, {})
     with pytest.raises(ConfigError, match="procedures are made of tokens"):
         attention.patterns(HookedTransformer(cfg), items)

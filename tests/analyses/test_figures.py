@@ -8,8 +8,8 @@ import pytest
 
 from analyses import figures
 from mechproc.errors import ConfigError
-from mechproc.study.result import Result
-from mechproc.study.statistics import interval
+from mechproc.result import Result
+from mechproc.statistics.paired import interval
 
 SEEDS = list(range(8))
 ARMS = ["random", "attention"]

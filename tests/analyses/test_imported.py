@@ -11,10 +11,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from analyses import ablation, attention
 from mechproc.cli import main
+from mechproc.model.convert.bridge import from_bridge, to_bridge
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.io import load_model
 from mechproc.model.parts import Ablation
-from mechproc.model.tl_bridge import from_bridge, to_bridge
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Uniform
 

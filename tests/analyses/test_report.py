@@ -18,7 +18,7 @@ from analyses import figures
 from analyses.page import packed, plain, to_json
 from analyses.report import MAX_EXAMPLES, MAX_HEADS, MAX_POSITIONS, MAX_ROWS, Report, seed_table
 from mechproc.errors import ConfigError, StoreError
-from mechproc.study.result import Result
+from mechproc.result import Result
 
 HOSTILE = "</script><img src=x onerror=\"document.body.dataset.owned='yes'\">"
 SCORES = Result(

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mechproc.model.config import ModelConfig
-from mechproc.model.gpt2 import to_gpt2
+from mechproc.model.convert.gpt2 import to_gpt2
 from mechproc.model.state import State
 from mechproc.procedures import Haystack, Procedure
 from mechproc.training.config import TrainingConfig

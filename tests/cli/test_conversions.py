@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechproc.cli import main
-from mechproc.donors import donor_weights
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import load_model, save_model
 from mechproc.model.state import State, tensor_shapes
+from mechproc.pretrained import pretrained_weights
 
 CFG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=9, d_vocab=11)
 
@@ -74,7 +74,7 @@ def test_a_folder_of_a_model_can_be_exported(tmp_path, capsys):
 def test_a_donor_can_be_exported(tmp_path, capsys):
     assert main(["export", "sort:3", str(tmp_path / "out"), "--to", "tl"]) == 0
     assert main(["import", str(tmp_path / "out"), str(tmp_path / "back.safetensors")]) == 0
-    cfg, state = donor_weights("sort", 3)
+    cfg, state = pretrained_weights("sort", 3)
     _, back, _ = load_model(tmp_path / "back.safetensors")
     assert torch.equal(back["embed.W_E"], state["embed.W_E"]) and cfg.tied_embeddings
     capsys.readouterr()

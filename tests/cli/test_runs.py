@@ -13,10 +13,10 @@ from mechproc.cli import main
 from mechproc.files import write_json
 from mechproc.model.config import ModelConfig
 from mechproc.procedures import Fixed, Identity, Set, Shuffled
-from mechproc.study.catalogue import Entry, entry, remove
-from mechproc.study.executors import run_all
-from mechproc.study.run import RunConfig
-from mechproc.study.store import Store
+from mechproc.runs.catalogue import Entry, entry, remove
+from mechproc.runs.config import RunConfig
+from mechproc.runs.executors.processes import run_all
+from mechproc.runs.store import Store
 from mechproc.training.config import TrainingConfig
 from mechproc.transfer.arms import attention_only
 from mechproc.transfer.perturb import Permute

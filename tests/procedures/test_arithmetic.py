@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mechproc.errors import ConfigError
 from mechproc.procedures.addition import Addition, ReversedAddition, Sum
 from mechproc.procedures.arithmetic import ANSWER_0
-from mechproc.procedures.block import UNDEFINED
+from mechproc.procedures.items import UNDEFINED
 from mechproc.procedures.lengths import Fixed, Uniform
 
 BOTH = pytest.mark.parametrize("cls", [Addition, ReversedAddition])

@@ -17,9 +17,9 @@ from mechproc.procedures import (
     BLOCK_ITEMS,
     SPLITS,
     UNDEFINED,
-    Block,
     Curriculum,
     Fixed,
+    Items,
     Multiplication,
     Procedure,
     Set,
@@ -28,7 +28,7 @@ from mechproc.procedures import (
     procedures,
     show,
 )
-from mechproc.procedures.outside import check_examples
+from mechproc.procedures.from_file import check_examples
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "procedures.json"
 ALL = {kind: p for kind, p in procedures().items() if p.__module__.startswith("mechproc.")}
@@ -48,11 +48,11 @@ def small(kind: str) -> Procedure:
 
 
 @functools.cache
-def some_items(kind: str) -> Block:
+def some_items(kind: str) -> Items:
     return small(kind).block(0, "test", 0)
 
 
-def names(procedure: Procedure, block: Block) -> list[list[str]]:
+def names(procedure: Procedure, block: Items) -> list[list[str]]:
     return [text.split() for text in procedure.decode(block)]
 
 

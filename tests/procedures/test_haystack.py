@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechproc.errors import ConfigError
-from mechproc.procedures.block import UNDEFINED
 from mechproc.procedures.haystack import ANSWER, KEY, QUERY, VALUE, Haystack
+from mechproc.procedures.items import UNDEFINED
 from mechproc.procedures.lengths import Fixed, Uniform
 
 WIDE = Haystack(lengths=Uniform(1, 7), n_keys=9, n_values=5)

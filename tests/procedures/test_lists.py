@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechproc.errors import ConfigError
-from mechproc.procedures import UNDEFINED, Block, Curriculum, Delete, Fixed, Procedure, Uniform, Union
+from mechproc.procedures import UNDEFINED, Curriculum, Delete, Fixed, Items, Procedure, Uniform, Union
 
 LETTERS = "abcdef"
 symbol_lists = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=6)
@@ -18,17 +18,17 @@ WIDE = Uniform(2, 12)
 SMALL = Uniform(2, 6)
 
 
-def block_and_latents(procedure: Procedure, question: list[str]) -> tuple[Block, dict[str, list[int]]]:
+def block_and_latents(procedure: Procedure, question: list[str]) -> tuple[Items, dict[str, list[int]]]:
     block = procedure.encode([" ".join([*question, *procedure.oracle(question)])])
     return block, {name: values[0].tolist() for name, values in block.latents.items()}
 
 
-def seen_by(procedure: Procedure, block: Block) -> dict[str, set[tuple[int, ...]]]:
+def seen_by(procedure: Procedure, block: Items) -> dict[str, set[tuple[int, ...]]]:
     """Each mask of the first item as a set of (query, key)."""
     return {name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.target_masks(block).items()}
 
 
-def check_order_of_writing(block: Block, latents: dict[str, list[int]], start: int, sources: list[int]):
+def check_order_of_writing(block: Items, latents: dict[str, list[int]], start: int, sources: list[int]):
     end = start + 1 + len(sources)
     assert int(block.n_tokens[0]) == end
     for p in range(block.tokens.shape[1]):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechproc.errors import ConfigError
-from mechproc.procedures.block import UNDEFINED
 from mechproc.procedures.digits import multiply
+from mechproc.procedures.items import UNDEFINED
 from mechproc.procedures.lengths import Curriculum, Fixed, Uniform
 from mechproc.procedures.multiplication import Multiplication
 

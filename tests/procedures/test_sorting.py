@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mechproc.errors import ConfigError
 from mechproc.files import read_json
-from mechproc.procedures.block import UNDEFINED
 from mechproc.procedures.copy_rule import FIRST_SYMBOL
+from mechproc.procedures.items import UNDEFINED
 from mechproc.procedures.lengths import Uniform
 from mechproc.procedures.sorting import Sorting
 from mechproc.studies import sorting_sizes

@@ -10,7 +10,7 @@ from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward, loss_and_correct
 from mechproc.model.state import State
-from mechproc.procedures.base import Block, Procedure
+from mechproc.procedures.base import Items, Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.procedures.sequences import Identity
 from mechproc.training.data import Batch, TrainStream, evaluation_batches
@@ -47,7 +47,7 @@ def test_blocks_are_drawn_once_ahead_of_use_and_without_latents(
     drawn: list[tuple[int, bool]] = []
     block = Identity.block
 
-    def counted(self: Identity, seed: int, split: str, index: int, *args: object, latents: bool = True) -> Block:
+    def counted(self: Identity, seed: int, split: str, index: int, *args: object, latents: bool = True) -> Items:
         drawn.append((index, latents))
         return block(self, seed, split, index, *args, latents=latents)  # type: ignore[arg-type]
 
@@ -71,7 +71,7 @@ def test_batches_are_made_while_a_step_computes(procedure: Procedure) -> None:
 
 
 def test_what_fails_in_the_thread_is_raised_by_the_batch_that_needs_it(procedure: Procedure, monkeypatch) -> None:
-    def failing(*_: object, **__: object) -> Block:
+    def failing(*_: object, **__: object) -> Items:
         raise ConfigError("too few different items")
 
     monkeypatch.setattr(Identity, "block", failing)

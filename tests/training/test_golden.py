@@ -19,7 +19,7 @@ from mechproc.procedures.lengths import Uniform
 from mechproc.procedures.sequences import Identity
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import TrainStream
-from mechproc.training.engine import ReferenceEngine
+from mechproc.training.engines.base import ReferenceEngine
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "train_step.json"
 TOLERANCE = 1e-5

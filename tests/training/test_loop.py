@@ -20,7 +20,7 @@ from mechproc.procedures.lengths import Curriculum, Fixed, Uniform
 from mechproc.procedures.sequences import Identity
 from mechproc.training import loop
 from mechproc.training.config import TrainingConfig
-from mechproc.training.engine import ReferenceEngine
+from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.loop import TrainingResult, train
 from mechproc.training.schedule import learning_rate
 from mechproc.training.sinks import FolderSink, MemorySink, ResumePoint

@@ -10,7 +10,7 @@ from mechproc.errors import StoreError
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import write_tensors
 from mechproc.model.state import State
-from mechproc.training.engine import Snapshot
+from mechproc.training.engines.base import Snapshot
 from mechproc.training.sinks import Course, FolderSink, ResumePoint
 
 COURSE = Course(step=7, stage=2, best=1 / 3, stale=1, n_rows=3, loss_sum=0.1 + 0.2, norm_sum=1e-17, last_row_step=5)

@@ -13,8 +13,8 @@ from mechproc.model.state import init_state
 from mechproc.procedures import EcaVectors, Identity, Uniform
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import Batch
-from mechproc.training.engine import ReferenceEngine
 from mechproc.training.engines import choose
+from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.evaluate import evaluate
 from mechproc.training.loop import train
 from mechproc.transfer.arms import full

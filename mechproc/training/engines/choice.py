@@ -12,12 +12,12 @@ import torch
 
 from mechproc.errors import ConfigError, first_line, require
 from mechproc.model.config import ModelConfig
-from mechproc.training.engine import Engine, ReferenceEngine
-from mechproc.training.engines.build import KernelUnavailableError, library
-from mechproc.training.engines.cpu import refusal
-from mechproc.training.engines.cpu_engine import CpuEngine
+from mechproc.training.engines.base import Engine, ReferenceEngine
+from mechproc.training.engines.cpu.build import KernelUnavailableError, library
+from mechproc.training.engines.cpu.engine import CpuEngine
+from mechproc.training.engines.cpu.kernel import refusal
 from mechproc.training.engines.parity import fault
-from mechproc.training.engines.torch_engine import TorchEngine
+from mechproc.training.engines.torch import TorchEngine
 
 EngineName = Literal["auto", "reference", "torch", "cpu"]
 

@@ -13,7 +13,7 @@ from mechproc.model.state import tensor_shapes
 from mechproc.procedures import Identity, Uniform
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import TrainStream
-from mechproc.training.engine import Engine, ReferenceEngine
+from mechproc.training.engines.base import Engine, ReferenceEngine
 
 TOLERANCE = 1e-4
 """Of a tensor's largest gradient: float32 rounding stays below a hundredth of it, a wrong term is far above."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mechproc.training.engines.build import KernelUnavailableError, cpu_flags, library, widest
+from mechproc.training.engines.cpu.build import KernelUnavailableError, cpu_flags, library, widest
 
 
 def usable_lanes() -> list[int]:

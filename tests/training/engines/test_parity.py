@@ -17,8 +17,9 @@ from mechproc.model.state import State, init_state, tensor_shapes
 from mechproc.procedures import Haystack, Procedure, ReversedAddition, Set, Uniform
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import Batch, TrainStream
-from mechproc.training.engine import Engine, ReferenceEngine
-from mechproc.training.engines import choose, torch_engine
+from mechproc.training.engines import choose
+from mechproc.training.engines import torch as torch_engine
+from mechproc.training.engines.base import Engine, ReferenceEngine
 from mechproc.transfer.arms import full
 from mechproc.transfer.recipe import assemble
 

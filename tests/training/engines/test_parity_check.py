@@ -12,8 +12,8 @@ import torch
 
 from mechproc.cli import main
 from mechproc.errors import ConfigError
-from mechproc.training.engine import ReferenceEngine
 from mechproc.training.engines import choice, choose
+from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.engines.parity import CFG, fault
 
 

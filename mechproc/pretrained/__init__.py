@@ -1,0 +1,68 @@
+"""Pretrained models that come with mechproc: ten seeds of each rule, with a card for each rule in ``data``.
+
+``load_pretrained("set", seed=3)`` is one of them, ready for any analysis. ``configs`` says how they were trained,
+``build`` trains and packs them again: with the same provenance, bit for bit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechproc.config import nearest
+from mechproc.errors import ConfigError, require
+from mechproc.files import read_json
+
+if TYPE_CHECKING:
+    from mechproc.model.config import ModelConfig
+    from mechproc.model.hooked import HookedTransformer
+    from mechproc.model.state import State
+
+DATA = Path(__file__).parent / "data"
+
+
+def shipped() -> list[str]:
+    """The rules that have donors, by name."""
+    return sorted(path.parent.name for path in DATA.glob("*/card.json"))
+
+
+def card(rule: str) -> dict[str, Any]:
+    """What is known of the donors of a rule: how they were trained, and each one's scores, by seed."""
+    if rule not in shipped():
+        known = ", ".join(shipped())
+        raise ConfigError(f"rule = {rule!r} has no donors: one of {known}{nearest(str(rule), shipped())}")
+    return read_json(DATA / rule / "card.json")
+
+
+def pretrained_weights(rule: str, seed: int = 0, step: int | None = None) -> tuple[ModelConfig, State]:
+    """Config and weights of a donor, as recipes and ``Store`` hand them on; see ``load_pretrained``."""
+    from mechproc.model.config import ModelConfig
+    from mechproc.model.io import read_tensors
+    from mechproc.model.state import check_state
+
+    known = card(rule)
+    _one_of("seed", seed, [entry["seed"] for entry in known["donors"]])
+    path = DATA / rule / f"seed_{seed}.safetensors"
+    tensors, header = read_tensors(path)
+    step = header["steps"][-1] if step is None else step
+    _one_of("step", step, header["steps"])
+    cfg = ModelConfig.from_dict(header["config"])
+    prefix = f"{step}/"
+    state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    check_state(state, cfg, source=str(path))
+    return cfg, state
+
+
+def load_pretrained(rule: str, seed: int = 0, step: int | None = None) -> HookedTransformer:
+    """A pretrained model of ``rule``; ``step`` is one of the few of which weights are kept, the last by default.
+
+    Raises ``ConfigError`` that names what there is for a rule, seed or step without weights.
+    """
+    from mechproc.model.hooked import HookedTransformer
+
+    return HookedTransformer(*pretrained_weights(rule, seed, step))
+
+
+def _one_of(field: str, value: object, allowed: list[int]) -> None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    require(is_whole and value in allowed, field, value, f"one of {', '.join(map(str, allowed))}")

@@ -1,0 +1,1 @@
+"""Runs: one training each, its identity, its folder and its record."""

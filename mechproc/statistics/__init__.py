@@ -1,0 +1,1 @@
+"""What may be said of scores over a few paired seeds; numpy and scipy only."""

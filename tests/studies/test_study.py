@@ -1,0 +1,65 @@
+"""Arms by seeds: planned, completed, compared."""
+
+import numpy as np
+import pytest
+
+from mechproc.errors import ConfigError
+from mechproc.studies.set_to_haystack import ARMS, FAMILY, SEARCH_SEEDS, SEEDS, donor, study, transfer
+from mechproc.studies.study import Study
+
+
+def test_the_demo_pairs_everything_but_the_recipe():
+    for seed in (0, 7):
+        runs = [transfer(arm, seed) for arm in ARMS]
+        assert len({run.identity for run in runs}) == len(runs)
+        for run in runs:
+            assert (run.procedure, run.model, run.training, run.seed) == (
+                runs[0].procedure,
+                runs[0].model,
+                runs[0].training,
+                seed,
+            )
+            assert all(d == donor(seed) for d in run.donors.values())
+
+
+def test_sizes_were_searched_on_other_seeds():
+    assert not set(SEEDS) & set(SEARCH_SEEDS)
+    assert len(SEEDS) == FAMILY.n_seeds
+
+
+def test_more_seeds_run_only_what_is_new(tiny, store):
+    study((0,), tiny).complete(store, workers=1)
+    ran = []
+    study((0, 1), tiny).complete(store, workers=1, done=lambda run, *_: ran.append(run.seed))
+    assert ran == [1] * (1 + len(ARMS))
+
+
+def test_scores_curves_crossings_and_donors(tiny, store):
+    planned = study((0, 1), tiny)
+    planned.complete(store, workers=1)
+    scores = planned.scores(store)
+    assert scores.axes == ("arm", "seed") and scores.values.shape == (len(ARMS), 2)
+    assert scores.values[1, 0] == store.test(planned.run_of("full", 0))["accuracy"]
+    curves = planned.curves(store)
+    metrics = store.metrics(planned.run_of("MLPs", 1))
+    assert curves.coordinates["step"] == tuple(metrics["step"])
+    assert np.array_equal(curves.select(arm="MLPs", seed=1).values, metrics["token_accuracy"])
+    never = planned.crossings(store, threshold=1.0)
+    assert np.isnan(never.values).all() and never.is_undefined.all()
+    always = planned.crossings(store, threshold=0.0)
+    assert (always.values == 0).all()
+    donors = planned.donors(store)
+    assert list(donors["seed"]) == [0, 1]
+    assert (donors["ceiling"] == 1).all() and (donors["baseline"] < 1).all()
+    assert {v.word for v in planned.judge(store)} == {"too few seeds (2 of 8)"}
+
+
+def test_arms_with_other_seeds_are_refused(tiny):
+    runs = [("random", transfer("random", 0, tiny)), ("full", transfer("full", 1, tiny))]
+    with pytest.raises(ConfigError, match="seeds of arm"):
+        Study("lopsided", runs, FAMILY)
+
+
+def test_a_comparison_of_an_unknown_arm_is_refused(tiny):
+    with pytest.raises(ConfigError, match=r"family\.pairs"):
+        Study("partial", [("random", transfer("random", 0, tiny))], FAMILY)

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from mechproc.errors import ConfigError, StoreError
+from mechproc.result import Result, align, stack
+
+NAN = float("nan")
+
+
+def make(**changes) -> Result:
+    """Two parts, three seeds, two items; ``L0.mlp`` under seed 2 is missing, ``pos`` is undefined."""
+    values = np.arange(18, dtype=float).reshape(3, 3, 2)
+    values[1, 2] = NAN
+    values[2] = NAN
+    settings = {
+        "name": "accuracy lost",
+        "values": values,
+        "axes": ("part", "seed", "item"),
+        "coordinates": {"part": ["L0.H0", "L0.mlp", "pos"], "seed": [0, 1, 2], "item": ["a", "b"]},
+        "unit": "fraction",
+        "direction": "positive: the ablation hurts",
+        "what_it_does_not_show": "what the part does",
+        "undefined": [({"part": "pos"}, "positions have no mean")],
+        "metadata": {"ablation": "mean"},
+        "provenance": [
+            ({"seed": 0}, {"device": "cpu"}),
+            ({"seed": 1}, {"device": "cpu"}),
+            ({"seed": 2}, {"device": "gpu"}),
+        ],
+    }
+    return Result(**(settings | changes))
+
+
+def test_select_by_label_drops_the_axis_for_one_label_and_keeps_it_for_a_list():
+    one = make().select(part="L0.mlp", item="b")
+    assert one.axes == ("seed",)
+    np.testing.assert_array_equal(one.values, [7.0, 9.0, NAN])
+    several = make().select(seed=[2, 0], item="a")
+    assert several.axes == ("part", "seed")
+    assert several.coordinates["seed"] == (2, 0)
+    np.testing.assert_array_equal(several.values[0], [4.0, 0.0])
+
+
+def test_what_is_known_of_cells_follows_them():
+    kept = make().select(part=["pos", "L0.H0"], seed=1)
+    assert kept.undefined == (({"part": "pos"}, "positions have no mean"),)
+    assert kept.provenance == (({}, {"device": "cpu"}),)
+    assert make().select(part="L0.H0").undefined == ()
+    assert make().select(part="pos").undefined == (({}, "positions have no mean"),)
+
+
+def test_mean_is_missing_or_undefined_where_a_cell_under_it_is():
+    mean = make().mean("item", "seed")
+    np.testing.assert_array_equal(mean.values, [2.5, NAN, NAN])
+    assert mean.is_missing.tolist() == [False, True, False]
+    assert mean.is_undefined.tolist() == [False, False, True]
+    over_parts = make().select(seed=0).mean("part")
+    assert over_parts.is_undefined.all()
+    # two seeds on the same device are one environment, the third another
+    assert mean.provenance == (({}, {"device": "cpu"}), ({}, {"device": "gpu"}))
+
+
+def test_table_is_tidy_and_tells_undefined_from_missing():
+    table = make().table()
+    assert list(table.columns) == ["part", "seed", "item", "value", "note"]
+    assert len(table) == 18
+    row = table[(table.part == "L0.mlp") & (table.seed == 1) & (table.item == "b")]
+    assert row.value.tolist() == [9.0]
+    assert row.note.tolist() == [""]
+    assert set(table[table.part == "pos"].note) == {"undefined: positions have no mean"}
+    assert set(table[(table.part == "L0.mlp") & (table.seed == 2)].note) == {"missing"}
+    assert len(make().select(part="L0.H0", seed=0, item="a").table()) == 1
+
+
+def test_printing_names_cells_without_a_number():
+    text = str(make())
+    assert "accuracy lost [fraction]: 3 part x 3 seed x 2 item" in text
+    assert "positive: the ablation hurts" in text
+    assert text.count("undefined") == 6 and text.count("missing") == 2
+    assert "nan" not in text.lower()
+    assert "Does not show: what the part does" in text
+    assert make().texts(".1f")[0, 0].tolist() == ["0.0", "1.0"]
+
+
+def test_long_tables_are_cut_and_say_so():
+    long = make(values=np.zeros((3, 3, 20)), undefined=(), coordinates=make().coordinates | {"item": list(range(20))})
+    assert str(long).splitlines()[-2] == "... and 140 more"
+
+
+def test_values_are_a_read_only_copy():
+    values = np.zeros((3, 3, 2))
+    result = make(values=values, undefined=())
+    values[0] = 1.0
+    assert result.values.sum() == 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        result.values[0] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"values": np.zeros((3, 2, 2))}, "shape of values = (3, 2, 2) is not allowed: (3, 3, 2)"),
+        ({"coordinates": {"part": ["x", "x", "y"], "seed": [0, 1, 2], "item": ["a", "b"]}}, "labels of part = 'x'"),
+        ({"coordinates": {"part": ["x", "y", "z"], "seed": [0, 1, 2]}}, "coordinates = ['part', 'seed']"),
+        ({"coordinates": {"part": "xyz", "seed": [0, 1, 2], "item": ["a", "b"]}}, "a list of labels"),
+        ({"coordinates": {"part": [None, 1, 2], "seed": [0, 1, 2], "item": ["a", "b"]}}, "labels of part = None"),
+        ({"coordinates": {"part": [True, 3, 2], "seed": [0, 1, 2], "item": ["a", "b"]}}, "labels of part = True"),
+        ({"axes": ("part", "part", "item")}, "names that differ"),
+        ({"axes": ("part", "value", "item")}, "the table's own"),
+        ({"values": np.full((3, 3, 2), np.inf)}, "values = 'infinity'"),
+        ({"undefined": [({"part": "L0.H0"}, "no reason at all")]}, "cells that are all NaN"),
+        ({"undefined": [({"part": "pos"}, "")]}, "reason = ''"),
+        ({"undefined": [({"part": "poss"}, "typo")]}, "did you mean 'pos'?"),
+        ({"provenance": [({"seed": 0}, {"device": "cpu"})]}, "cover every measured cell"),
+        ({"metadata": {"array": np.zeros(2)}}, "must be plain JSON"),
+        ({"unit": " "}, "unit = ' '"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        make(**changes)
+
+
+def test_unknown_axes_and_labels_name_the_nearest():
+    with pytest.raises(ConfigError, match=r"axis 'pat' .* one of part, seed, item; did you mean 'part'\?"):
+        make().select(pat="L0.H0")
+    with pytest.raises(ConfigError, match=r"part 'L0.mpl' is not in 'accuracy lost'; did you mean 'L0.mlp'\?"):
+        make().select(part="L0.mpl")
+    with pytest.raises(ConfigError, match="seed 7"):
+        make().select(seed=[0, 7])
+    with pytest.raises(ConfigError, match="axis 'layer'"):
+        make().mean("layer")
+
+
+def test_numpy_labels_become_plain_and_are_found():
+    result = make(coordinates=make().coordinates | {"seed": np.arange(3)})
+    assert [type(label) for label in result.coordinates["seed"]] == [int, int, int]
+    assert result == make()
+    assert result.select(seed=np.int64(1)) == make().select(seed=1)
+
+
+def test_files_bring_back_every_bit(tmp_path):
+    result = make()
+    awkward = result.values.copy()
+    awkward[0, 0] = [0.1 + 0.2, 5e-324]
+    result = make(values=awkward)
+    result.save(tmp_path / "result.json")
+    again = Result.load(tmp_path / "result.json")
+    assert again == result
+    assert again.values[0, 0, 0] == 0.30000000000000004 and again.values[0, 0, 1] == 5e-324
+    assert (again.undefined, again.provenance) == (result.undefined, result.provenance)
+    json.loads((tmp_path / "result.json").read_text(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+
+
+def test_a_single_number_has_no_axes_and_survives_a_file():
+    number = make().select(part="L0.H0", seed=1, item="b")
+    assert number.axes == () and float(number.values) == 3.0
+    assert Result.from_json(number.to_json()) == number
+    assert "one number" in str(number)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"values": make().values + 1}, {"unit": "nats"}, {"metadata": {}}, {"undefined": ()}, {"provenance": ()}],
+)
+def test_results_that_differ_in_anything_are_not_equal(changes):
+    assert make(**changes) != make()
+    assert make() == make()
+
+
+def broken(**changes) -> str:
+    return json.dumps(json.loads(make().to_json()) | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "does not hold a Result"),
+        ("[1, 2]", "its format is not"),
+        (broken(format="mechproc.result.9"), "its format is not"),
+        (broken(extra=1), "extra"),
+        (broken(values=[[1.0], [2.0, 3.0]]), "does not hold a Result"),
+        (broken(axes=3), "does not hold a Result"),
+        (broken(coordinates=[]), "does not hold a Result"),
+        (broken(undefined=[1]), "does not hold a Result"),
+        (broken(provenance=[[{}, 3]]), "does not hold a Result"),
+        (make().to_json().replace("null", "NaN"), "NaN is not JSON"),
+        ("[" * 100_000, "does not hold a Result"),
+    ],
+)
+def test_files_that_hold_something_else_are_refused_in_one_line(tmp_path, text, message):
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(StoreError, match=message) as error:
+        Result.load(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_opened_say_so(tmp_path):
+    with pytest.raises(StoreError, match="cannot be read: No such file"):
+        Result.load(tmp_path / "none.json")
+    with pytest.raises(StoreError, match="cannot be written: No such file"):
+        make().save(tmp_path / "none" / "result.json")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(StoreError, match="it is not text"):
+        Result.load(tmp_path / "bytes")
+
+
+def test_align_lays_two_maps_beside_each_other():
+    first = make().select(seed=0, item="a")
+    second = make(
+        values=[10.0, 20.0],
+        axes=("part",),
+        coordinates={"part": ["L1.H0", "L0.mlp"]},
+        undefined=(),
+        provenance=(),
+    )
+    one, other = align(first, second, "part")
+    assert one.coordinates["part"] == other.coordinates["part"] == ("L0.H0", "L0.mlp", "pos", "L1.H0")
+    np.testing.assert_array_equal(one.values, [0.0, 6.0, NAN, NAN])
+    np.testing.assert_array_equal(other.values, [NAN, 20.0, NAN, 10.0])
+    # a cell that nobody measured is missing; a cell that means nothing stays undefined
+    assert one.texts()[2:].tolist() == ["undefined", "missing"]
+    assert other.texts()[2] == "missing"
+    one, other = align(first, second, "part", how="shared")
+    assert one.values.tolist() == [6.0] and other.values.tolist() == [20.0]
+    with pytest.raises(ConfigError, match="share no part"):
+        align(first, make().select(part=["pos"]).reindex("part", ["pos", "x"]).select(part=["x"]), "part")
+    with pytest.raises(ConfigError, match="how = 'inner'"):
+        align(first, second, "part", how="inner")  # type: ignore[arg-type]
+
+
+def test_reindex_keeps_other_axes_and_refuses_to_make_an_empty_map():
+    moved = make().reindex("seed", [2, 9, 0])
+    np.testing.assert_array_equal(moved.values[0], [[4.0, 5.0], [NAN, NAN], [0.0, 1.0]])
+    assert moved.is_missing[0].tolist() == [[False, False], [True, True], [False, False]]
+    with pytest.raises(ConfigError, match="no seed of 'accuracy lost' is among"):
+        make().reindex("seed", [7, 8])
+
+
+def test_stack_joins_the_results_of_several_seeds():
+    by_seed = {seed: make().select(seed=seed) for seed in (0, 1, 2)}
+    stacked = stack(by_seed, "seed")
+    assert stacked.axes == ("seed", "part", "item")
+    np.testing.assert_array_equal(stacked.values, np.moveaxis(make().values, 1, 0))
+    assert stacked.is_undefined.sum() == 6
+    assert stacked.select(seed=2).provenance == (({}, {"device": "gpu"}),)
+    assert stacked.metadata == {"ablation": "mean"}
+
+
+def test_stack_keeps_metadata_apart_and_drops_provenance_that_is_known_in_part():
+    first = make().select(seed=0)
+    second = make(metadata={"ablation": "zero"}, provenance=()).select(seed=1)
+    stacked = stack({"x": first, "y": second}, "arm")
+    assert stacked.metadata == {"arm": {"x": {"ablation": "mean"}, "y": {"ablation": "zero"}}}
+    assert stacked.provenance == ()
+    with pytest.raises(ConfigError, match="unit of arm y = 'nats'"):
+        stack({"x": first, "y": make(unit="nats").select(seed=0)}, "arm")
+    with pytest.raises(ConfigError, match="axis = 'part'"):
+        stack({"x": first}, "part")
