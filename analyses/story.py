@@ -313,7 +313,7 @@ def _how(story: Story) -> pd.DataFrame:
     """What was run, a setting a row."""
     run = story.study.run_of(story.arm, story.study.seeds[0])
     rows = {"task": run.procedure, "model": run.model, "training": run.training, "recipe": run.recipe}
-    for name, donor in run.donors.items():
+    for name, donor in ((name, needed) for name, origin in run.donors.items() for needed in origin.needs):
         rows |= {f"donor {name}: rule": donor.procedure, f"donor {name}: training": donor.training}
     settings = {what: _spelled(config.to_dict()) for what, config in rows.items()}
     settings["computed with"] = _spelled(story.scores.provenance[0][1])

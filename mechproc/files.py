@@ -44,13 +44,22 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or a ``StoreError`` that names the file."""
+    """A JSON object from a file, or a ``StoreError`` that names the file; a key that stands twice is refused."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
     except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
     if not isinstance(plain, dict):
         raise StoreError(f"{path} does not hold a JSON object")
+    return plain
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in plain:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        plain[key] = value
     return plain
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,37 @@ def test_equal_configs_have_one_digest():
 def test_what_has_another_type_is_refused(make, said):
     with pytest.raises(ConfigError, match=said):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Set(n_symbol=3), r"Set\.n_symbol is not a setting; did you mean 'n_symbols'"),
+        (lambda: Set().replace(n_symbol=3), r"Set\.n_symbol is not a setting"),
+        (lambda: ModelConfig(1, 1, 4, n_ctx=5), r"ModelConfig\.d_vocab is missing"),
+    ],
+)
+def test_a_mistyped_or_missing_setting_in_python_is_named(make, said):
+    with pytest.raises(ConfigError, match=said):
+        make()
+
+
+def test_a_setting_at_its_default_does_not_enter_the_digest():
+    assert Set().identifying() == {"kind": "set"}
+    assert Set(n_symbols=21).identifying() == {"kind": "set", "n_symbols": 21}
+    wide = ModelConfig(1, 2, 8, 5, 6, d_head=4, d_mlp=32)
+    assert wide.identifying() == {"n_layers": 1, "n_heads": 2, "d_model": 8, "n_ctx": 5, "d_vocab": 6}
+    assert "d_head" in ModelConfig(1, 3, 8, 5, 6, d_head=4).identifying()
+
+    @dataclasses.dataclass(frozen=True)
+    class More(ModelConfig):
+        new: int = 3
+
+    assert More(1, 2, 8, 5, 6).digest() == wide.digest() != More(1, 2, 8, 5, 6, new=4).digest()
+
+
+def test_settings_that_follow_from_others_follow_again():
+    cfg = ModelConfig(1, 2, 8, 5, 6)
+    assert (cfg.replace(d_model=16).d_head, cfg.replace(d_model=16).d_mlp) == (8, 64)
+    assert cfg.replace(d_model=16, d_mlp=5).d_mlp == 5
+    assert ModelConfig(1, 2, 8, 5, 6, d_head=3).replace(d_model=16).d_head == 3

@@ -111,3 +111,10 @@ def test_json_that_is_no_object(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(StoreError, match=rf"a\.json {says}"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"training": {"steps": 1, "steps": 2}}')
+    with pytest.raises(StoreError, match=r"config\.json cannot be read: the key 'steps' stands twice"):
+        read_json(path)

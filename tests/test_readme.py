@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_procedure_of_ones_own_runs(own_procedure, monkeypatch, capsys):
-    monkeypatch.setattr(Procedure, "family", dict(Procedure.family or {}))
+    monkeypatch.setattr(Procedure, "registry", dict(Procedure.registry or {}))
     exec(compile(own_procedure, "README.md", "exec"), {"__name__": "__main__"})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2

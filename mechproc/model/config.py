@@ -10,7 +10,7 @@ from mechproc.config import Config
 from mechproc.errors import require
 
 MODEL_VERSION = "1.0.0"
-"""Semantic version of what a config and a state mean together: raised when logits or initialisation change."""
+"""Semantic version of what a config and a state mean together: raised when logits, fresh weights or defaults change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +63,10 @@ class ModelConfig(Config):
         require((self.d_input is not None) == vectors, "d_input", self.d_input, "given exactly when input is 'vectors'")
         require(not (vectors and self.tied_embeddings), "tied_embeddings", True, "False when input is 'vectors'")
 
-    def replace(self, **changes: Any) -> ModelConfig:
-        """A copy with some settings changed; widths that followed from others follow again, unless given."""
-        if {"d_model", "n_heads"} & changes.keys() and self.d_head == self.d_model // self.n_heads:
-            changes = {"d_head": None} | changes
-        if "d_model" in changes and self.d_mlp == 4 * self.d_model:
-            changes = {"d_mlp": None} | changes
-        return super().replace(**changes)
+    def following(self) -> dict[str, Any]:
+        """The widths that follow from ``d_model`` and ``n_heads``."""
+        d_head = {"d_head": self.d_model // self.n_heads} if self.d_model % self.n_heads == 0 else {}
+        return {**d_head, "d_mlp": 4 * self.d_model}
 
     @property
     def attn_only(self) -> bool:

@@ -11,6 +11,7 @@ import math
 import numpy as np
 import torch
 
+from mechproc.config import canonical_json
 from mechproc.errors import StoreError
 from mechproc.model.config import ModelConfig
 
@@ -52,8 +53,11 @@ def tensor_shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def init_state(cfg: ModelConfig, seed: int) -> State:
-    """GPT-2 initialisation, float32. Each tensor is a pure function of (seed, its name, its shape, its deviation).
+def init_state(cfg: ModelConfig, seed: int, stream: str = "") -> State:
+    """GPT-2 initialisation, float32. Each tensor is a pure function of (seed, stream, its name, shape and deviation).
+
+    ``stream`` names a source of random numbers of its own, so that models of one seed and different streams have
+    nothing in common; a run's stream is its rule.
 
     Weights are normal with deviation ``init_std``; those that write into the residual stream (W_O, W_out) are divided
     by sqrt(2 n_layers) (Radford et al. 2019); biases are zero, LayerNorms the identity. The draws are numpy's, so they
@@ -68,7 +72,7 @@ def init_state(cfg: ModelConfig, seed: int) -> State:
             state[name] = torch.zeros(shape)
         else:
             std = cfg.init_std / math.sqrt(2 * cfg.n_layers) if last in ("W_O", "W_out") else cfg.init_std
-            values = tensor_generator(seed, name).normal(0.0, std, size=shape)
+            values = tensor_generator(seed, *filter(None, [stream]), name).normal(0.0, std, size=shape)
             state[name] = torch.from_numpy(values.astype(np.float32))
     return state
 
@@ -77,6 +81,16 @@ def tensor_generator(seed: int, *names: str) -> np.random.Generator:
     """The source of random numbers that belongs to one named tensor (or one named use of it) under one seed."""
     entropy = int.from_bytes(hashlib.sha256(repr((seed, *names)).encode()).digest()[:16], "little")
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+def weights_digest(cfg: ModelConfig, state: State) -> str:
+    """SHA-256 (hexadecimal) of a model: its config, and name, type, shape and numbers of every tensor."""
+    found = hashlib.sha256(canonical_json(cfg.identifying()).encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def check_state(state: State, cfg: ModelConfig, source: str = "state") -> None:

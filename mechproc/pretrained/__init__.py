@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +36,23 @@ def card(rule: str) -> dict[str, Any]:
 
 
 def pretrained_weights(rule: str, seed: int = 0, step: int | None = None) -> tuple[ModelConfig, State]:
-    """Config and weights of a donor, as recipes and ``Store`` hand them on; see ``load_pretrained``."""
+    """Config and weights of a pretrained model, as recipes and ``Store`` pass them on; see ``load_pretrained``.
+
+    A ``UserWarning`` names a model that was trained on another version of its rule than today's.
+    """
     from mechproc.model.config import ModelConfig
     from mechproc.model.io import read_tensors
     from mechproc.model.state import check_state
+    from mechproc.procedures import Procedure
 
     known = card(rule)
     _one_of("seed", seed, [entry["seed"] for entry in known["donors"]])
+    if known["version"] != (version := Procedure.from_dict(known["procedure"]).version):
+        warnings.warn(
+            f"{rule}, seed {seed} was trained on version {known['version']} of the rule, which is {version} now: it "
+            "was taught other items",
+            stacklevel=3,
+        )
     path = DATA / rule / f"seed_{seed}.safetensors"
     tensors, header = read_tensors(path)
     step = header["steps"][-1] if step is None else step

@@ -99,7 +99,7 @@ _SHIPPED: tuple[type[Procedure], ...] = (
 def procedures() -> dict[str, type[Procedure]]:
     """Every known procedure by its kind: those that come with mechproc, in a fixed order, then those defined since."""
     known = {procedure.kind: procedure for procedure in _SHIPPED}
-    return known | {kind: cast(type[Procedure], member) for kind, member in (Procedure.family or {}).items()}
+    return known | {kind: cast(type[Procedure], member) for kind, member in (Procedure.registry or {}).items()}
 
 
 def get(name: str) -> type[Procedure]:

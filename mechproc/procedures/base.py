@@ -64,7 +64,7 @@ class PairKind:
 class Procedure(Config, ABC):
     """Base of all procedures; see the module's docstring. ``kind`` is the procedure's name."""
 
-    family: ClassVar[dict[str, type[Config]] | None] = {}
+    registry: ClassVar[dict[str, type[Config]] | None] = {}
     version: ClassVar[str] = "1.0.0"
     """Semantic version of what is generated: raised whenever any token, latent or scored position changes."""
     latent_names: ClassVar[dict[str, str]] = {}

@@ -101,12 +101,12 @@ def _executed(name: str, path: Path, source: bytes, digest: str) -> types.Module
 @contextlib.contextmanager
 def _no_names() -> Iterator[None]:
     """Procedures that are defined in here are not known by their ``kind``: only as ``FILE.py:Class``."""
-    known = Procedure.family
-    Procedure.family = dict(known or {})
+    known = Procedure.registry
+    Procedure.registry = dict(known or {})
     try:
         yield
     finally:
-        Procedure.family = known
+        Procedure.registry = known
 
 
 def _class(name: str, module: types.ModuleType, class_name: str) -> type[Procedure]:

@@ -20,7 +20,7 @@ from mechproc.errors import require
 class LengthDistribution(Config):
     """Base of the length distributions."""
 
-    family: ClassVar[dict[str, type[Config]] | None] = {}
+    registry: ClassVar[dict[str, type[Config]] | None] = {}
 
     @abstractmethod
     def support(self, stage: int | None = None) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -58,9 +58,9 @@ class Shuffled(Procedure):
         moved = inner._scored(self._shuffled(rng, tokens), n_tokens) != inner._scored(tokens, n_tokens)
         require(not moved.any(), "procedure", inner.kind, "a rule whose scored positions do not depend on the order")
 
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some settings changed; another rule brings its own lengths, unless some are given."""
-        return super().replace(**({"lengths": None} | changes if "procedure" in changes else changes))
+    def following(self) -> dict[str, Any]:
+        """The lengths are those of the rule."""
+        return {"lengths": self.procedure.lengths}
 
     @property
     def version(self) -> str:  # type: ignore[override]

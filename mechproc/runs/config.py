@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import itertools
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from mechproc.config import Config, digest
 from mechproc.errors import require
 from mechproc.model.config import MODEL_VERSION, ModelConfig
+from mechproc.model.state import State
 from mechproc.procedures import Procedure
-from mechproc.training.config import TrainingConfig
+from mechproc.procedures.shuffled import Shuffled
+from mechproc.runs.donors import ModelFile, ShippedModel
+from mechproc.training.config import TRAINING_VERSION, TrainingConfig
 from mechproc.training.data import check_fit
+from mechproc.training.schedule import checkpoint_steps
 from mechproc.transfer.recipe import RECIPE_VERSION, Recipe, check
+
+
+class Weights(Protocol):
+    """Where the weights of runs are kept: a ``mechproc.runs.store.Store``."""
+
+    def model(self, run: RunConfig) -> tuple[ModelConfig, State]:
+        """The final weights of a complete run."""
+        ...
+
+    def checkpoint(self, run: RunConfig, step: int) -> tuple[ModelConfig, State]:
+        """The weights after ``step`` updates."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(Config):
-    """Everything that decides a training's result, the donors' own trainings included.
+    """Everything that decides a training's result, its donors included.
 
     ``seed`` decides the fresh weights, the order of the data, the dropout masks and the perturbations; test and
-    validation items are the same for every seed.
+    validation items are the same for every seed. Fresh weights are drawn from (``start``, ``seed``), so that a donor
+    and the model that receives its parts share none, and neither do donors of two rules.
     """
 
     procedure: Procedure
@@ -27,31 +46,128 @@ class RunConfig(Config):
     training: TrainingConfig
     seed: int
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
-    donors: dict[str, RunConfig] = dataclasses.field(default_factory=dict)
-    """The trainings that ``recipe`` takes parts from, by the names it calls them."""
+    donors: Mapping[str, RunConfig | RunAtStep | ShippedModel | ModelFile] = dataclasses.field(default_factory=dict)
+    """Where ``recipe`` takes parts from, by the names that it calls them: another run, a run after some of its updates,
+    a pretrained model that ships, or a model file."""
+    start: str = ""
+    """Name of the random numbers that fresh weights are drawn from, beside the seed; by default the rule's name. A donor
+    that is given the name of its receiver shares the start with it, to measure what a shared start is worth."""
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if not self.start:
+            object.__setattr__(self, "start", _rule_name(self.procedure))
         check_fit(self.model, self.procedure, "model.")
         named, given = set(self.recipe.donor_names), set(self.donors)
         require(named == given, "donors", sorted(given), f"exactly those that the recipe names: {sorted(named)}")
-        check(self.recipe, self.model, {name: run.model for name, run in self.donors.items()})
+        check(self.recipe, self.model, {name: donor.model for name, donor in self.donors.items()})
+        self._check_starts()
+
+    def following(self) -> dict[str, Any]:
+        """Fresh weights are drawn under the rule's name."""
+        return {"start": _rule_name(self.procedure)}
 
     @property
     def identity(self) -> str:
-        """64 hexadecimal digits: the hash of the config, with the semantic versions of what it is read by."""
-        plain: dict[str, Any] = self.to_dict() | {"donors": {name: run.identity for name, run in self.donors.items()}}
-        versions = {"procedure": self.procedure.version, "model": MODEL_VERSION, "recipe": RECIPE_VERSION}
-        return digest({"config": plain, "versions": versions})
+        """64 hexadecimal digits: the hash of the settings that are not at their defaults, with the semantic versions of
+        what reads them."""
+        donors = {name: donor.identity for name, donor in self.donors.items()}
+        versions = {
+            "procedure": self.procedure.version,
+            "model": MODEL_VERSION,
+            "training": TRAINING_VERSION,
+            "recipe": RECIPE_VERSION,
+        }
+        return digest({"config": self.identifying() | {"donors": donors}, "versions": versions})
 
     @property
     def name(self) -> str:
         """A short name for folders and messages, such as ``haystack-3fa4c1d2e5b6``."""
         return f"{self.procedure.short_name}-{self.identity[:12]}"
 
+    @property
+    def label(self) -> str:
+        """What the run is called in tables and messages, such as ``set, seed 3``."""
+        return f"{_rule_name(self.procedure)}, seed {self.seed}"
+
+    @property
+    def needs(self) -> tuple[RunConfig, ...]:
+        """The runs that must be complete before this one can be a donor: itself."""
+        return (self,)
+
+    def weights(self, store: Weights) -> tuple[ModelConfig, State]:
+        """Shape and final weights."""
+        return store.model(self)
+
     def with_donors(self) -> list[RunConfig]:
         """This run behind all the runs that it needs, each once, donors first."""
         needed: dict[str, RunConfig] = {}
         for donor in self.donors.values():
-            needed |= {run.identity: run for run in donor.with_donors()}
+            for run in donor.needs:
+                needed |= {r.identity: r for r in run.with_donors()}
         return [*needed.values(), self]
+
+    def _check_starts(self) -> None:
+        """Refuse two models that start from the same fresh weights, unless a ``start`` was given by name."""
+        trained = {"this run": self} | {f"donors.{n}": run for n, donor in self.donors.items() for run in donor.needs}
+        for (_, one), (name, other) in itertools.combinations(trained.items(), 2):
+            shared = (one.start, one.seed) == (other.start, other.seed)
+            by_name = any(run.start != _rule_name(run.procedure) for run in (one, other))
+            require(
+                not shared or by_name or one.identity == other.identity,
+                f"{name}.seed",
+                other.seed,
+                f"another seed than that of {one.label}, whose fresh weights it shares; or a start given by name",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunAtStep(Config):
+    """A run as it was after ``step`` updates: one of the steps of which its training keeps weights."""
+
+    run: RunConfig
+    step: int
+
+    def __post_init__(self) -> None:
+        kept = checkpoint_steps(self.run.training)
+        require(self.step in kept, "step", self.step, f"one of those that are kept: {', '.join(map(str, kept)) or 'none'}")
+
+    @property
+    def model(self) -> ModelConfig:
+        """The model's shape."""
+        return self.run.model
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.run.seed
+
+    @property
+    def identity(self) -> str:
+        """64 hexadecimal digits: the hash of the run's identity and the step."""
+        return digest({"run": self.run.identity, "step": self.step})
+
+    @property
+    def label(self) -> str:
+        """What the donor is called in tables and messages, such as ``set, seed 3, step 1000``."""
+        return f"{self.run.label}, step {self.step}"
+
+    @property
+    def needs(self) -> tuple[RunConfig, ...]:
+        """The runs that must be complete before this donor can be read."""
+        return (self.run,)
+
+    def weights(self, store: Weights) -> tuple[ModelConfig, State]:
+        """Shape and weights after ``step`` updates."""
+        return store.checkpoint(self.run, self.step)
+
+
+Donor = RunConfig | RunAtStep | ShippedModel | ModelFile
+"""What parts can be taken from."""
+
+
+def _rule_name(procedure: Procedure) -> str:
+    """The rule, whatever its settings; of shuffled data the rule that is shuffled, too."""
+    if isinstance(procedure, Shuffled):
+        return f"{procedure.short_name} {procedure.procedure.short_name}"
+    return procedure.short_name

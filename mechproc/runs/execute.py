@@ -41,8 +41,8 @@ def execute(
     if store.is_complete(run):
         return
     chosen = choose(engine, run.model, device=device)
-    donors = {name: store.model(donor) for name, donor in run.donors.items()}
-    state = assemble(run.recipe, run.model, run.seed, donors)
+    donors = {name: donor.weights(store) for name, donor in run.donors.items()}
+    state = assemble(run.recipe, run.model, run.seed, donors, run.start)
     with store.writing(run) as folder:
         started = time.monotonic()
         sink = FolderSink(folder)

@@ -125,7 +125,7 @@ class Study:
         """One row for each donor and seed: its own accuracy on its rule, the ceiling, and the best trivial baseline."""
         rows = {}
         for _, run in self.runs:
-            for name, donor in run.donors.items():
+            for name, donor in ((name, needed) for name, origin in run.donors.items() for needed in origin.needs):
                 test = store.test(donor)
                 best = max(test["baselines"], key=test["baselines"].get)
                 rows[donor.identity] = {

@@ -9,6 +9,9 @@ from typing import Literal
 from mechproc.config import Config
 from mechproc.errors import require
 
+TRAINING_VERSION = "1.0.0"
+"""Semantic version of what the settings mean: raised when they make other updates, or a default changes."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Config):

@@ -2,6 +2,7 @@
 
 from mechproc.transfer.arms import arm as arm
 from mechproc.transfer.arms import attention_only as attention_only
+from mechproc.transfer.arms import body as body
 from mechproc.transfer.arms import composition as composition
 from mechproc.transfer.arms import fresh as fresh
 from mechproc.transfer.arms import full as full

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from mechproc.errors import require
 from mechproc.transfer.perturb import Permute
 from mechproc.transfer.recipe import Recipe
@@ -12,9 +14,17 @@ def fresh() -> Recipe:
     return Recipe()
 
 
-def full(donor: str) -> Recipe:
-    """All that can move between vocabularies: attention, MLPs, LayerNorms, positions and the mean embedding."""
-    return Recipe(parts={"body": donor}, embedding="mean", positions="donor", layernorm="donor")
+def full(donor: str, positions: Literal["donor", "donor-if-whole"] = "donor") -> Recipe:
+    """All that can move between vocabularies: attention, MLPs, LayerNorms, positions and the mean embedding.
+
+    With ``positions="donor-if-whole"``, the authors' rule, positions move only if the donor has as many as the model.
+    """
+    return Recipe(parts={"body": donor}, embedding="mean", positions=positions, layernorm="donor")
+
+
+def body(donor: str) -> Recipe:
+    """Attention and MLPs of every layer; the rest, embeddings, positions and LayerNorms, is fresh."""
+    return part("body", donor)
 
 
 def attention_only(donor: str) -> Recipe:
@@ -58,9 +68,12 @@ def arm(recipe: Recipe) -> str:
         name = "random"
     elif plain == full(names[0]):
         name = f"full ({names[0]})"
+    elif plain == full(names[0], positions="donor-if-whole"):
+        name = f"full ({names[0]}), positions if whole"
     else:
         moved = [f"{expression} ({donor})" for expression, donor in recipe.parts.items()]
-        words = {"embedding": f"{recipe.embedding} embedding", "positions": "positions", "layernorm": "LayerNorms"}
+        positions = "positions" if recipe.positions == "donor" else "positions if whole"
+        words = {"embedding": f"{recipe.embedding} embedding", "positions": positions, "layernorm": "LayerNorms"}
         name = " + ".join(moved + [f"{words[factor]} ({recipe.factor_donor})" for factor in recipe.factors])
     if recipe.perturb and recipe.perturb == permuted(recipe.replace(perturb={})).perturb:
         name += ", permuted"

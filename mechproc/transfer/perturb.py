@@ -27,7 +27,7 @@ from mechproc.model.state import State, tensor_generator
 class Perturbation(Config):
     """Base of the perturbations."""
 
-    family: ClassVar[dict[str, type[Config]] | None] = {}
+    registry: ClassVar[dict[str, type[Config]] | None] = {}
 
     @abstractmethod
     def of(self, block: Float64[np.ndarray, "*shape"], rng: np.random.Generator) -> Float64[np.ndarray, "*shape"]:

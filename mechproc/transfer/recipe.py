@@ -20,7 +20,7 @@ from mechproc.model.state import State, check_state, init_state, tensor_shapes
 from mechproc.transfer.perturb import Perturbation, perturbed
 
 RECIPE_VERSION = "1.0.0"
-"""Semantic version of what a recipe means: raised when the same recipe assembles other weights."""
+"""Semantic version of what a recipe means: raised when it assembles other weights, or a default changes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Recipe(Config):
     """``random``: fresh. ``mean``: every token's embedding is the mean of the donor's, every token's unembedding the
     mean of the donor's unembeddings (the same vector when the donor ties them); all logits are equal then, and the body
     has no gradient at step 0. ``copy``: the donor's own; the vocabularies must agree."""
-    positions: Literal["fresh", "donor"] = "fresh"
-    """``donor``: the donor's position embeddings as far as both models reach, fresh ones beyond."""
+    positions: Literal["fresh", "donor", "donor-if-whole"] = "fresh"
+    """``donor``: the donor's position embeddings as far as both models reach, fresh ones beyond. ``donor-if-whole``:
+    the donor's where its context is at least as long as the model's, else all are fresh; this is the authors' rule."""
     layernorm: Literal["fresh", "donor"] = "fresh"
     """``donor``: all LayerNorms are the donor's."""
     donor: str | None = None
@@ -79,17 +80,19 @@ class Recipe(Config):
         return tuple(dict.fromkeys([*self.parts.values(), *([] if self.donor is None else [self.donor])]))
 
 
-def assemble(recipe: Recipe, cfg: ModelConfig, seed: int, donors: dict[str, tuple[ModelConfig, State]]) -> State:
+def assemble(
+    recipe: Recipe, cfg: ModelConfig, seed: int, donors: dict[str, tuple[ModelConfig, State]], start: str = ""
+) -> State:
     """The weights that a training starts from.
 
     ``donors`` holds config and weights of each donor, by the name that the recipe gives it. ``seed`` decides the fresh
-    weights and the perturbations. Raises what ``check`` raises, and a ``StoreError`` for weights that do not fit their
-    donor's config.
+    weights, with the stream ``start`` of ``init_state``, and the perturbations. Raises what ``check`` raises, and a
+    ``StoreError`` for weights that do not fit their donor's config.
     """
     check(recipe, cfg, {name: donor_cfg for name, (donor_cfg, _) in donors.items()})
     for name, (donor_cfg, donor) in donors.items():
         check_state(donor, donor_cfg, source=f"donor {name!r}")
-    state = init_state(cfg, seed)
+    state = init_state(cfg, seed, start)
     for part, name in recipe.parts.items():
         selection = select(part, cfg)
         state = selection.write(state, selection.read(donors[name][1]))
@@ -98,7 +101,7 @@ def assemble(recipe: Recipe, cfg: ModelConfig, seed: int, donors: dict[str, tupl
         if recipe.embedding != "random":
             for name, tensor in _embeddings(recipe, cfg, donor).items():
                 state[name].copy_(tensor)
-        if recipe.positions == "donor":
+        if _positions_move(recipe, cfg, donors[recipe.factor_donor][0]):
             here, there = state["pos_embed.W_pos"], donor["pos_embed.W_pos"].detach()
             rows = min(len(here), len(there))
             here[:rows].copy_(there[:rows])
@@ -128,8 +131,9 @@ def check(recipe: Recipe, cfg: ModelConfig, donors: dict[str, ModelConfig]) -> N
         name, donor = recipe.factor_donor, donors[recipe.factor_donor]
         if recipe.layernorm == "donor":
             moved["layernorm"] = arranged["layernorm"] = _movable("ln", name, cfg, donor)
-        if recipe.positions == "donor":
+        if recipe.positions != "fresh":
             _require_same("d_model", name, cfg, donor)
+        if _positions_move(recipe, cfg, donor):
             moved["positions"] = select("pos", cfg)
             if donor.n_ctx >= cfg.n_ctx:
                 arranged["positions"] = moved["positions"]
@@ -150,6 +154,12 @@ def check(recipe: Recipe, cfg: ModelConfig, donors: dict[str, ModelConfig]) -> N
         require(some_left, "freeze", recipe.freeze, "a part that leaves something to train")
 
 
+def _positions_move(recipe: Recipe, cfg: ModelConfig, donor: ModelConfig) -> bool:
+    """Whether any position embedding comes from the donor."""
+    whole = donor.n_ctx >= cfg.n_ctx
+    return recipe.positions == "donor" or (recipe.positions == "donor-if-whole" and whole)
+
+
 def _movable(part: str, name: str, cfg: ModelConfig, donor: ModelConfig) -> Selection:
     """What ``part`` selects, if it is the same in the donor."""
     selection = select(part, cfg)
@@ -162,11 +172,18 @@ def _movable(part: str, name: str, cfg: ModelConfig, donor: ModelConfig) -> Sele
             raise PartError(f"{where}: {tensor} is {list(there[tensor])} there and {list(here[tensor])} in this model")
     for piece in Selection(donor, select(part, donor).slices - selection.slices):
         raise PartError(f"{where}: it has {piece.tensor} too, this model has not; name what is meant, such as L0 + L1")
-    if any(".mlp." in tensor or ".attn." in tensor for tensor in selection.tensors()):
-        _require_same("normalization_type", name, cfg, donor)
-    if any(".mlp." in tensor for tensor in selection.tensors()):
-        _require_same("act_fn", name, cfg, donor)
+    for field in _meaning(selection):
+        _require_same(field, name, cfg, donor)
     return selection
+
+
+def _meaning(selection: Selection) -> tuple[str, ...]:
+    """The settings of a model, beside shapes, that decide what the selected weights compute."""
+    tensors = selection.tensors()
+    reads_norm = any(".mlp." in tensor or ".attn." in tensor for tensor in tensors)
+    is_norm = any(".ln" in f".{tensor}" for tensor in tensors)
+    fields = ("normalization_type", "eps") if reads_norm or is_norm else ()
+    return (*fields, "act_fn") if any(".mlp." in tensor for tensor in tensors) else fields
 
 
 def _embedding_part(cfg: ModelConfig) -> str:

@@ -111,7 +111,7 @@ def test_rm_refuses_a_donor_whatever_became_of_the_runs_that_have_it(store: Path
 
 
 def test_rm_refuses_the_donor_of_a_donor(store: Path, capsys):
-    grandchild = RUN.replace(donors={"d": RUN})
+    grandchild = RUN.replace(seed=RUN.seed + 1, donors={"d": RUN})
     shutil.rmtree(store / RUN.name)
     (store / "later").mkdir()
     write_json(store / "later" / "config.json", {"identity": grandchild.identity, "config": grandchild.to_dict()})

@@ -11,9 +11,10 @@ import torch
 import mechproc
 from mechproc import pretrained
 from mechproc.errors import ConfigError
+from mechproc.model.config import ModelConfig
 from mechproc.model.state import init_state
 from mechproc.pretrained import build, configs
-from mechproc.procedures import Procedure, procedures
+from mechproc.procedures import Procedure, Set, procedures
 from mechproc.runs.store import Store
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import evaluation_batches
@@ -49,7 +50,7 @@ def test_a_donor_is_the_model_of_its_run(small: Path):
     cfg, last = pretrained.pretrained_weights("set", seed=1)
     assert cfg == run.model and all(torch.equal(last[name], t) for name, t in store.model(run)[1].items())
     start = pretrained.pretrained_weights("set", seed=1, step=0)[1]
-    assert all(torch.equal(start[name], t) for name, t in init_state(cfg, 1).items())
+    assert all(torch.equal(start[name], t) for name, t in init_state(cfg, 1, "set").items())
     middle = pretrained.pretrained_weights("set", seed=1, step=10)[1]
     assert all(torch.equal(middle[name], t) for name, t in store.checkpoint(run, 10)[1].items())
     assert not torch.equal(middle["embed.W_E"], last["embed.W_E"])
@@ -101,6 +102,13 @@ def test_what_there_is_not_is_said(small: Path):
         configs.recipe("haystack", 0)
 
 
+def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatch: pytest.MonkeyPatch):
+    pretrained.load_pretrained("set", seed=1)
+    monkeypatch.setattr(Set, "version", "7.0.0")
+    with pytest.warns(UserWarning, match=r"set, seed 1.* version .* of the rule, .* 7\.0\.0"):
+        pretrained.load_pretrained("set", seed=1)
+
+
 def test_every_rule_with_a_recipe_has_donors():
     assert pretrained.shipped() == sorted(configs.RULES)
     rules = [kind for kind in procedures() if kind != "shuffled" and kind in configs.RULES]
@@ -113,7 +121,9 @@ def test_what_comes_along_is_what_its_card_says(rule: str):
     card = pretrained.card(rule)
     assert [d["seed"] for d in card["donors"]] == list(configs.SEEDS)
     procedure = Procedure.from_dict(card["procedure"])
-    assert card["version"] == procedure.version and card["donors"][0]["run"] == configs.recipe(rule, 0).identity
+    trained = configs.recipe(rule, 0)
+    assert procedure == trained.procedure and ModelConfig.from_dict(card["model"]) == trained.model
+    assert TrainingConfig.from_dict(card["training"]) == trained.training
     cfg, state = pretrained.pretrained_weights(rule, seed=0)
     accuracy = evaluate(state, cfg, evaluation_batches(procedure, 500, "test")).token_accuracy
     assert accuracy == pytest.approx(card["donors"][0]["accuracy"], abs=0.03)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mechproc.config import digest
 from mechproc.errors import ConfigError
 from mechproc.procedures import (
     BLOCK_ITEMS,
@@ -174,7 +175,7 @@ def test_data_did_not_change_silently(kind, text):  # ``text``: what Python brin
     block = procedure.block(0, "train", 0)
     seen = {
         "version": procedure.version,
-        "settings": procedure.digest(),
+        "settings": digest(procedure.to_dict()),
         "tokens": hashlib.sha256(block.tokens.astype("<i8").tobytes()).hexdigest(),
     }
     assert seen == json.loads(GOLDEN.read_text())[kind], (

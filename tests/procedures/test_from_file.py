@@ -93,7 +93,11 @@ def test_the_same_file_in_another_folder_gives_the_same_data(file, own_procedure
         (EXAMPLE, 'Example("a b c | c", "b")', "'a b c | c' does not hold: scored is c, not b"),
         (EXAMPLE, 'Example("a b c | b", "b")', "breaks the rule of rules/last.py:Last: 'b' may not stand"),
         (EXAMPLE, 'Example("a b c | c", "c", {"sum": (1,)})', "does not hold: the latents are , not sum"),
-        (EXAMPLE, 'Example("a b c | c", "c", settings={"length": 3})', "unexpected keyword argument 'length'"),
+        (
+            EXAMPLE,
+            'Example("a b c | c", "c", settings={"length": 3})',
+            "Last.length is not a setting; did you mean 'lengths'",
+        ),
         ("return question[-2:-1]", "return question[0:1]", "'c' may not stand at position 4"),
         (f"({EXAMPLE},)", "()", "Last has no worked example"),
         ("    def oracle", "    def orakel", "Last does not define oracle"),

@@ -13,7 +13,7 @@ from mechproc.procedures import Fixed, LengthDistribution, Procedure, Uniform, g
 
 
 def test_a_procedure_of_ones_own_is_known_at_once(monkeypatch):
-    monkeypatch.setattr(Procedure, "family", dict(Procedure.family or {}))
+    monkeypatch.setattr(Procedure, "registry", dict(Procedure.registry or {}))
 
     @dataclasses.dataclass(frozen=True)
     class Last(Procedure):
@@ -54,7 +54,7 @@ def test_a_procedure_of_ones_own_is_known_at_once(monkeypatch):
 
 
 def test_a_procedure_that_lacks_its_rule_says_so(monkeypatch):
-    monkeypatch.setattr(Procedure, "family", dict(Procedure.family or {}))
+    monkeypatch.setattr(Procedure, "registry", dict(Procedure.registry or {}))
 
     @dataclasses.dataclass(frozen=True)
     class Nothing(Procedure):

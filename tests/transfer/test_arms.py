@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from mechproc.errors import ConfigError
-from mechproc.transfer import Noise, Permute, Recipe, arm, attention_only, composition, fresh, full, part, permuted
+from mechproc.transfer import (
+    Noise,
+    Permute,
+    Recipe,
+    arm,
+    attention_only,
+    body,
+    composition,
+    fresh,
+    full,
+    part,
+    permuted,
+)
 
 
 def test_every_arm_has_a_name_of_its_own():
@@ -14,6 +26,8 @@ def test_every_arm_has_a_name_of_its_own():
         "random": fresh(),
         "full (set)": full("set"),
         "full (set), permuted": permuted(full("set")),
+        "full (set), positions if whole": full("set", positions="donor-if-whole"),
+        "body (set)": body("set"),
         "attn (set)": attention_only("set"),
         "attn (set), permuted": permuted(attention_only("set")),
         "attn (set) + mlp (eca)": composition("set", "eca"),

@@ -137,6 +137,16 @@ def test_longer_donors_give_their_first_positions(cfg, donor_cfg, random_state):
     assert torch.equal(state["pos_embed.W_pos"], donor["pos_embed.W_pos"][:10])
 
 
+@pytest.mark.parametrize(("n_ctx", "moved"), [(7, False), (9, False), (10, True), (15, True)])
+def test_the_authors_move_positions_only_when_the_donor_has_them_all(n_ctx, moved, cfg, donor_cfg, random_state):
+    there = donor_cfg.replace(n_ctx=n_ctx)
+    donor = random_state(there, 1)
+    recipe = full("set", positions="donor-if-whole")
+    state = assemble(recipe, cfg, SEED, {"set": (there, donor)})
+    expected = donor["pos_embed.W_pos"][:10] if moved else init_state(cfg, SEED)["pos_embed.W_pos"]
+    assert torch.equal(state["pos_embed.W_pos"], expected)
+
+
 def test_factors_come_one_by_one(cfg, sets):
     donor = sets["set"][1]
     for change, moved in [({"layernorm": "donor"}, names("ln")), ({"positions": "donor"}, {"pos_embed.W_pos"})]:

@@ -62,6 +62,11 @@ SEED = 3
             {"act_fn": "relu"},
             r"donors\.set\.act_fn = 'relu' is not allowed: 'gelu_new', as in the model",
         ),
+        *[
+            (recipe, {"eps": 1e-3}, r"donors\.set\.eps = 0\.001 is not allowed: 1e-05, as in the model")
+            for recipe in (attention_only("set"), mlp_only("set"), part("L0.H2.QK", "set"), full("set"))
+        ],
+        (Recipe(layernorm="donor", donor="set"), {"eps": 1e-3}, r"donors\.set\.eps = 0\.001"),
         (part("L5.attn", "set"), {}, r"'L5\.attn' is not in this model"),
         (Recipe(embedding="copy", donor="set"), {}, r"donors\.set\.d_vocab = 9 is not allowed: 12, as in the model"),
         (Recipe(embedding="mean", donor="set"), {"d_model": 16}, r"donors\.set\.d_model = 16 is not allowed: 8"),

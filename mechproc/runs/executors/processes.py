@@ -59,7 +59,7 @@ class one_thread:  # noqa: N801  (reads as a statement: with one_thread():)
 
 def _in_processes(missing: list[RunConfig], store: Store, workers: int, done: Done | None) -> None:
     waiting = {run.identity: run for run in missing}
-    needs = {run.identity: {d.identity for d in run.donors.values()} & waiting.keys() for run in missing}
+    needs = {run.identity: {r.identity for r in run.with_donors()[:-1]} & waiting.keys() for run in missing}
     running: dict[Future[None], RunConfig] = {}
     finished: set[str] = set()
     # Fresh interpreters: a fork would copy the threads' locks of this one.
