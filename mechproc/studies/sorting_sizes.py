@@ -20,7 +20,7 @@ from mechproc.procedures.sorting import Sorting
 from mechproc.runs.executors.processes import one_thread
 from mechproc.training.config import TASK, TrainingConfig
 from mechproc.training.engines import choose
-from mechproc.training.loop import Progress, train
+from mechproc.training.loop import train
 
 REPORTED = 0.827
 """Token accuracy of a random start on the paper's sorting task."""
@@ -34,21 +34,21 @@ SEEDS = (100, 101, 102)
 """Seeds that the sizes were chosen on; they share no fresh weights and no data with seeds from 0."""
 
 
-def measure(task: Sorting, seed: int, training: TrainingConfig = TASK, progress: Progress | None = None) -> float:
+def measure(task: Sorting, seed: int, training: TrainingConfig = TASK) -> float:
     """Test token accuracy (0 to 1) of a random start of the paper's size after ``training``."""
     cfg = ModelConfig(n_layers=2, n_heads=4, d_model=16, n_ctx=task.n_ctx, d_vocab=task.d_vocab)
-    result = train(task, cfg, init_state(cfg, seed), training, seed, engine=choose("auto", cfg).make, progress=progress)
+    result = train(task, cfg, init_state(cfg, seed), training, seed, engine=choose("auto", cfg).make)
     return result.test.token_accuracy
 
 
-def add_row(out: Path, candidate: str, seed: int, training: TrainingConfig = TASK, progress: Any = None) -> None:
+def add_row(out: Path, candidate: str, seed: int, training: TrainingConfig = TASK) -> None:
     """Train one candidate from one seed and write its accuracy into the table, unless it stands there already."""
     task = CANDIDATES[candidate]
     table: dict[str, Any] = read_json(out) if out.exists() else {"reported": REPORTED, "rows": []}
     if any(row["candidate"] == candidate and row["seed"] == seed for row in table["rows"]):
         return
     with one_thread():
-        accuracy = measure(task, seed, training, progress)
+        accuracy = measure(task, seed, training)
     items = task.items(training.n_test)
     row = {"candidate": candidate, "task": task.to_dict(), "version": task.version, "seed": seed}
     row |= {"steps": training.steps, "accuracy": round(accuracy, 4)}
@@ -59,8 +59,6 @@ def add_row(out: Path, candidate: str, seed: int, training: TrainingConfig = TAS
 
 def main(arguments: list[str] | None = None) -> int:
     """Train the candidates asked for from the seeds asked for, one after the other."""
-    from mechproc.cli.progress import Lines
-
     parser = argparse.ArgumentParser(
         prog="python -m mechproc.studies.sorting_sizes", description="accuracy of random starts on candidate sizes"
     )
@@ -71,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in settings.seeds:
         for candidate in settings.candidates:
             print(f"{candidate}, seed {seed}", flush=True)
-            add_row(settings.out, candidate, seed, progress=Lines())
+            add_row(settings.out, candidate, seed)
     return 0
 
 
