@@ -38,7 +38,7 @@ def card(rule: str) -> dict[str, Any]:
 def pretrained_weights(rule: str, seed: int = 0, step: int | None = None) -> tuple[ModelConfig, State]:
     """Config and weights of a pretrained model, as recipes and ``Store`` pass them on; see ``load_pretrained``.
 
-    A ``UserWarning`` names a model that was trained on another version of its rule than today's.
+    A ``UserWarning`` names a model that was trained on another major version of its rule than today's.
     """
     from mechproc.model.config import ModelConfig
     from mechproc.model.io import read_tensors
@@ -47,7 +47,8 @@ def pretrained_weights(rule: str, seed: int = 0, step: int | None = None) -> tup
 
     known = card(rule)
     _one_of("seed", seed, [entry["seed"] for entry in known["donors"]])
-    if known["version"] != (version := Procedure.from_dict(known["procedure"]).version):
+    version = Procedure.from_dict(known["procedure"]).version
+    if known["version"].split(".")[0] != version.split(".")[0]:
         warnings.warn(
             f"{rule}, seed {seed} was trained on version {known['version']} of the rule, which is {version} now: it "
             "was taught other items",

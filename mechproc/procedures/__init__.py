@@ -23,6 +23,7 @@ from mechproc.procedures.base import (
     PairKind,
     Procedure,
     Split,
+    names_a_file,
     show,
 )
 from mechproc.procedures.brackets import KDyck
@@ -104,7 +105,7 @@ def procedures() -> dict[str, type[Procedure]]:
 
 def get(name: str) -> type[Procedure]:
     """The procedure called ``name``, or that a ``FILE.py:Class`` names; a ``ConfigError`` where there is none."""
-    if from_file.is_outside(name):
+    if names_a_file(name):
         return from_file.load(name)
     known = procedures()
     if name.endswith(".py"):

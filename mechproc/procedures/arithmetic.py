@@ -29,6 +29,7 @@ DIGIT_0, OPERATOR, EQUALS, ANSWER_0, STOP = 1, 11, 12, 13, 23
 class Arithmetic(Procedure):
     """What the operations share. Lengths count the digits of each operand; the leading digit is not zero."""
 
+    version: ClassVar[str] = "2.0.0"
     operator: ClassVar[str]
     """The name of the token between the operands."""
     least_first: ClassVar[bool]
@@ -104,20 +105,36 @@ class Arithmetic(Procedure):
 
     def _read(self, tokens: np.ndarray) -> tuple[Solved, np.ndarray]:
         """What these tokens ask for, solved, and which items (bool [item]) do ask for it as the rule has it."""
-        rows, width = np.arange(len(tokens)), self.lengths.max + 1
+        n, a, b = self._operands(tokens)
+        rows = np.arange(len(tokens))
+        sound = (tokens[rows, n] == OPERATOR) & (tokens[rows, 2 * n + 1] == EQUALS)
+        sound &= ((a >= 0) & (a <= 9) & (b >= 0) & (b <= 9)).all(axis=1) & (a[rows, n - 1] > 0) & (b[rows, n - 1] > 0)
+        return self._solve(n, np.where(sound[:, None], a, 0), np.where(sound[:, None], b, 0)), sound
+
+    def _operands(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Digits of each operand, int64 [item], and both operands by place, int64 [item, place]."""
+        width = self.lengths.max + 1
         n = np.clip((tokens == OPERATOR).argmax(axis=1), 1, width - 1)
         place = np.arange(width)
         exists = place < n[:, None]
         first = np.where(exists, place if self.least_first else n[:, None] - 1 - place, 0)
         a = np.where(exists, np.take_along_axis(tokens, first, axis=1) - DIGIT_0, 0)
         b = np.where(exists, np.take_along_axis(tokens, first + n[:, None] + 1, axis=1) - DIGIT_0, 0)
-        sound = (tokens[rows, n] == OPERATOR) & (tokens[rows, 2 * n + 1] == EQUALS)
-        sound &= ((a >= 0) & (a <= 9) & (b >= 0) & (b <= 9)).all(axis=1) & (a[rows, n - 1] > 0) & (b[rows, n - 1] > 0)
-        return self._solve(n, np.where(sound[:, None], a, 0), np.where(sound[:, None], b, 0)), sound
+        return n, a, b
 
     def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         a, b = (draw_numbers(rng, lengths, self.lengths.max + 1) for _ in range(2))
         return self._write(self._solve(lengths, a, b))
+
+    def equivalence_class(self, tokens: np.ndarray) -> np.ndarray:
+        """The two operands in either order, as both orders have one answer; each order alone under ``paper``."""
+        if self.protocol == "paper":
+            return tokens
+        n, a, b = self._operands(tokens)
+        differs = a != b
+        highest = np.where(differs.any(axis=1), a.shape[1] - 1 - differs[:, ::-1].argmax(axis=1), 0)[:, None]
+        in_order = np.take_along_axis(a, highest, axis=1) <= np.take_along_axis(b, highest, axis=1)
+        return np.concatenate([n[:, None], np.where(in_order, a, b), np.where(in_order, b, a)], axis=1)
 
     # ---- what is known about an item -------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -27,12 +28,22 @@ from mechproc.config import Config, nearest
 from mechproc.errors import ConfigError, require
 from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import LengthDistribution
+from mechproc.procedures.source import is_users, source_digest
 
 BLOCK_ITEMS = 1024
 """Items in one block."""
+_ATTEMPTS = 64
+"""How often contents are drawn anew until each item of a block is of its split."""
+_LENGTH_SAMPLE = 4096
+"""Items that decide whether a split has items of a length."""
 SPLITS = {"test": 1 / 16, "validation": 1 / 16, "train": 14 / 16}
 """The share of a procedure's space that falls into each split."""
 Split = Literal["train", "validation", "test"]
+
+
+def names_a_file(name: object) -> bool:
+    """Whether ``name`` has the form ``FILE.py:Class``."""
+    return isinstance(name, str) and name.rpartition(":")[0].endswith(".py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +76,10 @@ class Procedure(Config, ABC):
     """Base of all procedures; see the module's docstring. ``kind`` is the procedure's name."""
 
     registry: ClassVar[dict[str, type[Config]] | None] = {}
-    version: ClassVar[str] = "1.0.0"
-    """Semantic version of what is generated: raised whenever any token, latent or scored position changes."""
+    version: ClassVar[str] = "1.1.0"
+    """Semantic version of what is generated, raised whenever any token, latent or scored position changes: the first
+    number when the rule, its distribution or its splits are others, the second when other items of the same
+    distribution are drawn."""
     latent_names: ClassVar[dict[str, str]] = {}
     """Each latent with one line that says what it is and where it has a value."""
     mask_names: ClassVar[dict[str, str]] = {}
@@ -82,6 +95,9 @@ class Procedure(Config, ABC):
     small: ClassVar[dict[str, Any]] = {}
     """Settings under which an item fits on a line: those of the worked examples, of ``mechproc show`` and of tests."""
     examples: ClassVar[tuple[Example, ...]] = ()
+
+    load_from_file: ClassVar[Callable[[str], type[Procedure]]]
+    """Loads the class that ``FILE.py:Class`` names; set by ``mechproc.procedures.from_file``."""
 
     lengths: LengthDistribution
 
@@ -173,9 +189,16 @@ class Procedure(Config, ABC):
 
     @classmethod
     def _member(cls, kind: Any) -> type[Config] | None:
-        from mechproc.procedures import from_file
+        return cls.load_from_file(kind) if names_a_file(kind) else super()._member(kind)
 
-        return from_file.load(kind) if from_file.is_outside(kind) else super()._member(kind)
+    @property
+    def source_version(self) -> str:
+        """What identifies the rule beside its settings: the version, and of a user's own rule the digest of its source
+        (``mechproc.procedures.source``), whatever its version says."""
+        cls = type(self)
+        if not is_users(cls) or names_a_file(self.kind):  # the version of a file's class has the digest
+            return self.version
+        return f"{self.version}+{source_digest(cls)[:12]}"
 
     @property
     def short_name(self) -> str:
@@ -245,10 +268,18 @@ class Procedure(Config, ABC):
             for row, n in zip(block.tokens.tolist(), block.n_tokens.tolist(), strict=True)
         ]
 
+    def equivalence_class(self, tokens: np.ndarray) -> np.ndarray:
+        """What decides each item's split, int64 [item, number]: items with equal rows fall into the same split.
+
+        By default the item itself. A rule whose items have twins that answer each other, such as ``a + b`` and
+        ``b + a``, gives twins equal rows, so that no test item has its twin in training.
+        """
+        return tokens
+
     def split_of(self, tokens: np.ndarray) -> np.ndarray:
-        """The split (index into ``SPLITS``) that each item belongs to by its content, int64 [item]."""
+        """The split (index into ``SPLITS``) that each item belongs to by its class, int64 [item]."""
         edges = np.cumsum(list(SPLITS.values()))[:-1]
-        return np.searchsorted(edges, _content_hash(tokens) / 2.0**64, side="right")
+        return np.searchsorted(edges, _content_hash(self.equivalence_class(tokens)) / 2.0**64, side="right")
 
     def block(self, seed: int, split: Split, index: int, stage: int | None = None, latents: bool = True) -> Items:
         """Items ``index`` of ``BLOCK_ITEMS`` items: a pure function of its arguments and the procedure.
@@ -280,6 +311,7 @@ class Procedure(Config, ABC):
         ``None`` where the rule is not known."""
         if not self.rule_known:
             return None
+        require(bool(block.scored.any()), "items", len(block), "some with a scored position")
         total = 0.0
         for start in range(0, len(block), 256):  # the probabilities of all items at once can take gigabytes
             total += float(self._best_chances(block.take(slice(start, start + 256))).sum())
@@ -345,21 +377,51 @@ class Procedure(Config, ABC):
         return self.annotate(tokens, n_tokens), exists
 
     def _draw_split(self, rng: np.random.Generator, split: str, stage: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """A block's worth of items drawn from the rule, those of other splits left out."""
-        wanted = list(SPLITS).index(split)
-        tokens: list[np.ndarray] = []
-        n_tokens: list[np.ndarray] = []
-        missing, in_vain = BLOCK_ITEMS, 0
-        while in_vain < 16:
-            candidates = (int(missing / SPLITS[split] * 1.1) + 32) * 2 ** min(in_vain, 8)
-            drawn, drawn_n = self._draw(rng, self.lengths.draw(rng, candidates, stage))
-            kept = np.flatnonzero(self.split_of(drawn) == wanted)[:missing]
-            tokens.append(drawn[kept])
-            n_tokens.append(drawn_n[kept])
-            missing, in_vain = missing - len(kept), 0 if len(kept) else in_vain + 1
-            if missing == 0:
-                return np.concatenate(tokens), np.concatenate(n_tokens)
-        raise ConfigError(f"{self.kind} with these settings has too few different items: the {split} split is empty")
+        """A block of items of one split: lengths of the rule's distribution, then contents until they are of the split.
+
+        A length of which no item is in the split gives way to another one of the distribution.
+        """
+        lengths, wanted = self.lengths.draw(rng, BLOCK_ITEMS, stage), list(SPLITS).index(split)
+        tokens = np.zeros((BLOCK_ITEMS, self.n_ctx), dtype=np.int64)
+        n_tokens, missing = np.zeros(BLOCK_ITEMS, dtype=np.int64), np.arange(BLOCK_ITEMS)
+        for attempt in range(_ATTEMPTS):
+            tries = max(round(1 / SPLITS[split]), 1 if attempt == 0 else 3)
+            drawn, drawn_n = self._draw(rng, np.repeat(lengths[missing], tries))
+            fits = (self.split_of(drawn) == wanted).reshape(len(missing), tries)
+            chosen = np.arange(len(missing)) * tries + fits.argmax(axis=1)
+            found = fits.any(axis=1)
+            tokens[missing[found]], n_tokens[missing[found]] = drawn[chosen[found]], drawn_n[chosen[found]]
+            missing = missing[~found]
+            if len(missing) == 0:
+                return tokens, n_tokens
+            if attempt == _ATTEMPTS // 4:
+                occurring = self._lengths_in(split, stage)
+                empty = missing[~np.isin(lengths[missing], occurring)]
+                lengths[empty] = rng.choice(occurring, size=len(empty))
+        raise ConfigError(
+            f"{self.kind} with these settings has too few items of length {lengths[missing[0]]} in {split}"
+        )
+
+    def _lengths_in(self, split: str, stage: int | None) -> np.ndarray:
+        """The lengths of which the split has items, as far as a sample shows, int64 [length]."""
+        occurring = []
+        for length in self.lengths.support(stage).tolist():
+            if (split, length) not in self._occurs:
+                rng = _generator("lengths", self.short_name, self.version, split, length)
+                sample, _ = self._draw(rng, np.full(_LENGTH_SAMPLE, length))
+                self._occurs[split, length] = bool((self.split_of(sample) == list(SPLITS).index(split)).any())
+            if self._occurs[split, length]:
+                occurring.append(length)
+        if not occurring:
+            raise ConfigError(
+                f"{self.kind} with these settings has too few different items: the {split} split is empty"
+            )
+        return np.array(occurring, dtype=np.int64)
+
+    @functools.cached_property
+    def _occurs(self) -> dict[tuple[str, int], bool]:
+        """Whether a split has items of a length, as far as it was asked for."""
+        return {}
 
 
 def show(procedure: Procedure, n: int = 3) -> str:

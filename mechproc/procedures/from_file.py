@@ -1,13 +1,14 @@
 """Procedures from outside: ``FILE.py:Class`` stands wherever a procedure's name does.
 
-The file is part of what a run is: the first digits of its SHA-256 are part of the procedure's version, so that a run
-is a new one when the file has changed. What the file imports is not hashed: keep a procedure in one file.
+The source of the class, and what it uses of the file and of the user's other modules, is part of the procedure's
+version (``mechproc.procedures.source``), so that a run is a new one when any of it has changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import linecache
 import sys
 import types
 from collections.abc import Iterator
@@ -19,14 +20,10 @@ import numpy as np
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, first_line
 from mechproc.procedures.base import Example, Procedure
+from mechproc.procedures.source import source_digest
 
 _LOADED: dict[tuple[str, str], type[Procedure]] = {}
-"""Classes by their kind and version: a file that has not changed gives the same class again."""
-
-
-def is_outside(name: object) -> bool:
-    """Whether ``name`` has the form ``FILE.py:Class``."""
-    return isinstance(name, str) and name.rpartition(":")[0].endswith(".py")
+"""Classes by their kind and the digest of their file: a file that has not changed gives the same class again."""
 
 
 def load(name: str) -> type[Procedure]:
@@ -47,7 +44,7 @@ def load(name: str) -> type[Procedure]:
     digest = hashlib.sha256(source).hexdigest()[:12]
     if (kind, digest) not in _LOADED:
         found = _class(name, _executed(name, path, source, digest), class_name)
-        cls = _named(found, kind, digest)
+        cls = _named(found, kind)
         check_examples(cls)
         _LOADED[kind, digest] = cls
     return _LOADED[kind, digest]
@@ -89,6 +86,8 @@ def _executed(name: str, path: Path, source: bytes, digest: str) -> types.Module
     module = types.ModuleType(f"mechproc_outside_{path.stem}_{digest}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses and type hints look for the names of the file
+    text = source.decode(errors="replace")  # what is executed, whatever the file holds later
+    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
     try:
         with _no_names():
             exec(compile(source, str(path), "exec"), module.__dict__)
@@ -127,7 +126,7 @@ def _class(name: str, module: types.ModuleType, class_name: str) -> type[Procedu
     return found
 
 
-def _named(found: type[Procedure], kind: str, digest: str) -> type[Procedure]:
+def _named(found: type[Procedure], kind: str) -> type[Procedure]:
     """The class under the name by which it was asked for."""
 
     def restored(self: Procedure) -> tuple[Any, ...]:
@@ -135,7 +134,7 @@ def _named(found: type[Procedure], kind: str, digest: str) -> type[Procedure]:
 
     body = {
         "kind": kind,
-        "version": f"{found.version}+{digest}",
+        "version": f"{found.version}+{source_digest(found)[:12]}",
         "__module__": found.__module__,
         "__qualname__": found.__qualname__,
         "__doc__": found.__doc__,
@@ -151,3 +150,6 @@ def _restore(plain: dict[str, Any], version: str) -> Procedure:
     if procedure.version != version:
         raise _refused(str(plain["kind"]), f"the file has changed while it was in use ({version}, {procedure.version})")
     return procedure
+
+
+Procedure.load_from_file = staticmethod(load)  # type: ignore[assignment]  (base knows no files)

@@ -65,7 +65,7 @@ class Shuffled(Procedure):
     @property
     def version(self) -> str:  # type: ignore[override]
         """That of the shuffling and that of the rule: items change with either."""
-        return f"1.0.0+{self.procedure.short_name}.{self.procedure.version}"
+        return f"1.0.0+{self.procedure.short_name}.{self.procedure.source_version}"
 
     @property
     def token_names(self) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class Sorting(CopyRule):
     """
 
     kind: ClassVar[str] = "sorting"
+    version: ClassVar[str] = "2.0.0"
     length_unit: ClassVar[str] = "numbers"
     latent_names: ClassVar[dict[str, str]] = {
         **CopyRule.latent_names,
@@ -152,6 +153,13 @@ class Sorting(CopyRule):
         whole = start[:, None] % self.n_digits == 0
         order = ranks * self.n_digits + np.arange(tokens.shape[1]) % self.n_digits
         return np.where((ranks != UNDEFINED) & whole, order, NEVER)
+
+    def equivalence_class(self, tokens: np.ndarray) -> np.ndarray:
+        """The numbers in order: lists of the same numbers have one answer."""
+        start = separator_position(tokens, (tokens != self.pad).sum(axis=1))
+        values = self._numbers(tokens) @ self.d_vocab ** np.arange(self.n_digits)[::-1]
+        beyond = np.arange(values.shape[1]) >= start[:, None] // self.n_digits
+        return np.sort(np.where(beyond, 0, values), axis=1)
 
     # ---- what is known about an item -------------------------------------------------------------------------------
 

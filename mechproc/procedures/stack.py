@@ -18,7 +18,7 @@ from mechproc.procedures.copy_rule import (
 from mechproc.procedures.lengths import Uniform
 
 P_PUSH_EARLY, P_PUSH_LATE = 3 / 4, 1 / 4
-"""Chance of a push, where there is a choice, in the first two thirds of the operations and in the last third."""
+"""Chance of a push, where there is a choice, in the first floor(2 L / 3) of L operations and in the others."""
 
 
 class Pile(NamedTuple):
@@ -40,13 +40,14 @@ class Pile(NamedTuple):
 class Stack(CopyRule):
     """``o1 .. oL | s1 .. sm``: what L operations leave on a stack, top first. A symbol pushes itself, ``P`` pops.
 
-    A push is forced while at most one symbol is on the stack. Otherwise it has probability 3/4 in the first two thirds
-    of the operations and 1/4 in the last third, and the last operation pops. What is pushed is drawn uniformly from
+    A push is forced while at most one symbol is on the stack. Otherwise it has probability 3/4 in the first
+    floor(2 L / 3) operations and 1/4 in the others, and the last operation pops. What is pushed is drawn uniformly from
     the symbols that are not on the stack; where all are, a pop is forced. Operations that the generator does not make,
     such as the pop of the only symbol, have their answer too.
     """
 
     kind: ClassVar[str] = "stack"
+    version: ClassVar[str] = "2.0.0"
     length_unit: ClassVar[str] = "operations"
     mark: ClassVar[str] = "P"
     latent_names: ClassVar[dict[str, str]] = {
@@ -193,7 +194,7 @@ class Stack(CopyRule):
 
     def _push_chance(self, p: int | np.ndarray, lengths: np.ndarray, depth: np.ndarray) -> np.ndarray:
         """P(operation ``p`` pushes | operations in all, symbols on the stack), float64 of the shape of all three."""
-        free = np.where(3 * p < 2 * lengths, P_PUSH_EARLY, P_PUSH_LATE)
+        free = np.where(p < 2 * lengths // 3, P_PUSH_EARLY, P_PUSH_LATE)
         pops = (p == lengths - 1) | (depth == self.n_symbols)
         return np.where(depth <= 1, 1.0, np.where(pops, 0.0, free))
 

@@ -73,7 +73,7 @@ class RunConfig(Config):
         what reads them."""
         donors = {name: donor.identity for name, donor in self.donors.items()}
         versions = {
-            "procedure": self.procedure.version,
+            "procedure": self.procedure.source_version,
             "model": MODEL_VERSION,
             "training": TRAINING_VERSION,
             "recipe": RECIPE_VERSION,

@@ -113,7 +113,7 @@ class Store:
             if (held := read_json(path).get("identity")) != run.identity:
                 raise StoreError(f"{folder} holds another run (identity {held}); it is not overwritten")
         else:
-            versions = {needed.name: needed.procedure.version for needed in run.with_donors()}
+            versions = {needed.name: needed.procedure.source_version for needed in run.with_donors()}
             write_json(path, {"identity": run.identity, "procedure_versions": versions, "config": run.to_dict()})
 
     def _require_complete(self, run: RunConfig) -> None:

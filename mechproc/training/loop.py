@@ -198,7 +198,7 @@ def _fingerprint(
             bits.update(name.encode())
             bits.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
     configs = {"procedure": procedure.to_dict(), "model": cfg.to_dict(), "training": training.to_dict()}
-    versions = {"procedure": procedure.version, "model": MODEL_VERSION}
+    versions = {"procedure": procedure.source_version, "model": MODEL_VERSION}
     return digest({"configs": configs, "versions": versions, "seed": seed, "weights": bits.hexdigest()})
 
 

@@ -1,6 +1,9 @@
 """Cellular automata beside their definition, cell by cell."""
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechproc.errors import ConfigError
-from mechproc.procedures import UNDEFINED, Eca, EcaVectors, Fixed, Uniform
-from mechproc.procedures.automata import next_state
+from mechproc.procedures import SPLITS, UNDEFINED, Eca, EcaVectors, Fixed, Uniform
+from mechproc.procedures.automata import CELL_0, TABLE, Automaton, next_state
 
 CELLS = st.lists(st.integers(0, 1), min_size=3, max_size=14)
 
@@ -73,7 +76,28 @@ def test_baselines_are_those_of_a_count():
             right["the majority of the neighbourhood"] += (left + above + further >= 2) == row[p]
             ones, n = ones + row[p], n + 1
     expected = {"the most frequent cell": max(ones, n - ones) / n} | {name: k / n for name, k in right.items()}
-    assert procedure.baselines(block) == pytest.approx(expected)
+    found = procedure.baselines(block)
+    table = found.pop(TABLE)
+    assert found == pytest.approx(expected)
+    known = states_in_training(procedure, lambda cells: [CELL_0 + cell for cell in cells])
+    hits = 0
+    for row in (block.tokens - 1).tolist():
+        for p in range(6, 18):
+            state = row[p // 6 * 6 - 6 : p // 6 * 6]
+            majority = state[p % 6 - 1] + state[p % 6] + state[(p + 1) % 6] >= 2
+            hits += tuple(state) in known or majority == row[p]
+    assert table == pytest.approx(hits / n) and found["the majority of the neighbourhood"] < table < 1
+
+
+def states_in_training(procedure: Automaton, tokens_of: Callable[[list[int]], list[int]]) -> set[tuple[int, ...]]:
+    """All states that items of the training split go on from."""
+    known = set()
+    for cells in map(list, itertools.product((0, 1), repeat=procedure.width)):
+        if procedure.split_of(np.array([tokens_of(cells)]))[0] == list(SPLITS).index("train"):
+            for _ in range(procedure.lengths.max):
+                known.add(tuple(cells))
+                cells = procedure._answer(cells)
+    return known
 
 
 @pytest.mark.parametrize(
@@ -109,11 +133,16 @@ def test_baselines_of_vectors_count_cells():
     pairs = [(now, then) for row in rows for now, then in itertools.pairwise(row)]
     cells = [(now[i - 1] + now[i] + now[(i + 1) % 6] >= 2, now[i], then[i]) for now, then in pairs for i in range(6)]
     ones = sum(then for *_, then in cells) / len(cells)
-    assert EcaVectors(lengths=Fixed(2), width=6, number=30).baselines(block) == pytest.approx(
+    procedure = EcaVectors(lengths=Fixed(2), width=6, number=30)
+    known = states_in_training(procedure, lambda state: [1 + int("".join(map(str, state)), 2)])
+    is_known = [tuple(now) in known for now, _ in pairs for _ in range(6)]
+    hits = sum(seen or most == then for seen, (most, _, then) in zip(is_known, cells, strict=True))
+    assert procedure.baselines(block) == pytest.approx(
         {
             "the more frequent cell": max(ones, 1 - ones),
             "the cell above": sum(now == then for _, now, then in cells) / len(cells),
             "the majority of the neighbourhood": sum(most == then for most, _, then in cells) / len(cells),
+            TABLE: hits / len(cells),
         }
     )
 

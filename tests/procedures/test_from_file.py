@@ -69,6 +69,8 @@ def test_a_run_of_it_has_a_name_that_is_a_folder_and_comes_back(file):
 def test_another_file_is_another_run_and_other_data(file):
     before = run_of(Procedure.from_dict({"kind": "rules/last.py:Last"}))
     changed(file, "# the prediction", "# prediction")
+    assert run_of(Procedure.from_dict({"kind": "rules/last.py:Last"})).identity == before.identity, "only a comment"
+    changed(file, "rng.integers(2,", "rng.integers(3,")
     after = run_of(Procedure.from_dict({"kind": "rules/last.py:Last"}))
     assert before.to_dict() == after.to_dict() and before.identity != after.identity
     assert not np.array_equal(before.procedure.items(20).tokens, after.procedure.items(20).tokens)

@@ -27,7 +27,7 @@ def enumerated(n_operations: int, n_symbols: int) -> dict[tuple[str, ...], float
         elif len(done) == n_operations - 1 or not free:
             push = 0.0
         else:
-            push = 3 / 4 if len(done) < n_operations * 2 / 3 else 1 / 4
+            push = 3 / 4 if len(done) < n_operations * 2 // 3 else 1 / 4
         if push > 0:
             for symbol in free:
                 go((*done, symbol), (*stack, symbol), probability * push / len(free))
@@ -215,3 +215,14 @@ def test_token_names_are_numbers_then_the_pop():
 def test_impossible_sizes_are_refused():
     with pytest.raises(ConfigError, match="n_symbols = 1 is not allowed: at least 2"):
         Stack(n_symbols=1)
+
+
+def test_pushes_become_rare_after_two_thirds_of_the_operations_rounded_down():
+    """As the authors count: of 20 operations the 14th (index 13) is the first of the late ones."""
+    tokens, _ = Stack(Fixed(20))._draw(np.random.default_rng(0), np.full(20_000, 20))
+    pops = tokens[:, :20] == Stack(Fixed(20)).token_names.index("P")
+    depth = np.cumsum(np.where(pops, -1, 1), axis=1)
+    free = depth[:, 12] > 1
+    assert pops[free, 13].mean() == pytest.approx(0.75, abs=0.02) and depth[:, -1].mean() == pytest.approx(
+        4.35, abs=0.05
+    )
