@@ -272,7 +272,7 @@ def _best(baselines: dict[str, float]) -> dict[str, float]:
 
 
 def _crossing_table(story: Story) -> pd.DataFrame:
-    budget = float(story.study.run_of(story.arm, story.study.seeds[0]).training.steps)
+    budget = float(story.study.run_of(story.arm, story.study.seeds[0]).training.last_step)
     rows = []
     for arm in story.study.arms:
         steps = story.crossings.select(arm=arm).values

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     store = Store(args.store)
     with one_thread():
         for needed in store.missing([config]):
-            print(f"{needed.name}: training {needed.procedure.kind}, {needed.training.steps} steps", flush=True)
+            print(f"{needed.name}: training {needed.procedure.kind}, {needed.training.last_step} steps", flush=True)
             execute(needed, store, Lines(), args.engine, args.device)
     test = store.test(config)
     print(f"{store.folder(config)}: accuracy {test['accuracy']:.4f} on {test['n_items']} test items", end="")

@@ -94,7 +94,7 @@ class Study:
                 crossing = crossing_steps(metrics["step"].to_numpy(), metrics["token_accuracy"].to_numpy(), threshold)
                 row.append(crossing.step if crossing.crossed else float("nan"))
                 if not crossing.crossed:
-                    never.append(({"arm": arm, "seed": seed}, f"not within {run.training.steps} steps"))
+                    never.append(({"arm": arm, "seed": seed}, f"not within {run.training.last_step} steps"))
             steps.append(row)
         return self._result(
             steps,

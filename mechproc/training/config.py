@@ -18,7 +18,7 @@ class TrainingConfig(Config):
     """How a model is trained on a procedure. A step is one update; losses are in nats, accuracies from 0 to 1."""
 
     steps: int = 10_000
-    """Most updates that are made."""
+    """Updates of the learning-rate schedule; most updates that are made."""
     batch_size: int = 1_000
     """Items in one update; they are new in every step."""
     learning_rate: float = 1e-3
@@ -47,6 +47,10 @@ class TrainingConfig(Config):
     """Stop when validation reaches this token accuracy, on the last stage of a curriculum; ``None`` never."""
     checkpoints_per_decade: int | None = 2
     """Weights are kept before step 0 and at this many steps in each factor of ten; ``None`` keeps none."""
+    checkpoints_at: tuple[int, ...] = ()
+    """Steps at which weights are kept, too."""
+    stop_after: int | None = None
+    """Stop after this many updates, on the learning-rate schedule of ``steps``; ``None``: after ``steps``."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluate_every", "n_validation", "n_test"):
@@ -79,8 +83,17 @@ class TrainingConfig(Config):
         require(
             0 <= self.warmup_steps < self.steps, "warmup_steps", self.warmup_steps, f"0 to below steps = {self.steps}"
         )
+        for step in self.checkpoints_at:
+            require(0 <= step <= self.steps, "checkpoints_at", step, f"0 to steps = {self.steps}")
+        end = self.stop_after
+        require(end is None or 1 <= end <= self.steps, "stop_after", end, f"1 to steps = {self.steps}, or None")
         target = self.stop_at_accuracy
         require(target is None or 0 < target <= 1, "stop_at_accuracy", target, "above 0, at most 1, or None")
+
+    @property
+    def last_step(self) -> int:
+        """Most updates that are made."""
+        return self.steps if self.stop_after is None else self.stop_after
 
 
 TASK = TrainingConfig()

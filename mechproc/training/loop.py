@@ -91,7 +91,7 @@ def train(
             here, stopped = course, None
             if course.step in checkpoints:
                 sink.checkpoint(course.step, cfg, worker.weights)
-            if course.step % training.evaluate_every == 0 or course.step == training.steps:
+            if course.step % training.evaluate_every == 0 or course.step == training.last_step:
                 score = validation.score(course.stage)
                 sink.row(_row(course, training, score))
                 course, stopped = _judged(course, score.token_accuracy, training, procedure)
@@ -110,7 +110,7 @@ def train(
             )
             if progress:
                 per_step = (time.monotonic() - started) / (course.step - first_step)
-                progress(course.step, training.steps, loss, per_step * (training.steps - course.step))
+                progress(course.step, training.last_step, loss, per_step * (training.last_step - course.step))
 
     test = worker.evaluate(test_items)
     return TrainingResult(worker.snapshot().weights, course.step, course.stage, stopped, test)
@@ -164,7 +164,7 @@ def _judged(
         norm_sum=0.0,
         last_row_step=course.step,
     )
-    if course.step == training.steps:
+    if course.step == training.last_step:
         return after, "steps"
     if on_last_stage and training.stop_at_accuracy is not None and accuracy >= training.stop_at_accuracy:
         return after, "accuracy"

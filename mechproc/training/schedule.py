@@ -26,11 +26,11 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
 def checkpoint_steps(training: TrainingConfig) -> tuple[int, ...]:
     """After how many steps the weights are kept: 0, and 10^(k/n) rounded, for n checkpoints in a decade; ascending.
 
-    Steps that round to the same number are kept once. The final weights are kept elsewhere, whatever the last step is.
+    ``checkpoints_at`` come in addition. Steps that round to the same number are kept once. The final weights are kept
+    elsewhere, whatever the last step is.
     """
-    n = training.checkpoints_per_decade
-    if n is None:
-        return ()
-    last = math.ceil(n * math.log10(training.steps)) + 1
-    steps = {0} | {round(10 ** (k / n)) for k in range(last + 1)}
-    return tuple(sorted(s for s in steps if s <= training.steps))
+    steps = set(training.checkpoints_at)
+    if (n := training.checkpoints_per_decade) is not None:
+        last = math.ceil(n * math.log10(training.steps)) + 1
+        steps |= {0} | {round(10 ** (k / n)) for k in range(last + 1)}
+    return tuple(sorted(s for s in steps if s <= training.last_step))

@@ -56,6 +56,9 @@ def test_json_comes_back() -> None:
         ({"patience": 0}, "patience = 0 is not allowed: at least 1, or None"),
         ({"stop_at_accuracy": 1.5}, "stop_at_accuracy = 1.5"),
         ({"checkpoints_per_decade": 0}, "checkpoints_per_decade = 0"),
+        ({"checkpoints_at": (0, 10_001)}, "checkpoints_at = 10001"),
+        ({"stop_after": 0}, "stop_after = 0"),
+        ({"stop_after": 10_001}, "stop_after = 10001"),
     ],
 )
 def test_bad_settings_are_one_line(changes: dict, message: str) -> None:

@@ -159,6 +159,21 @@ def curriculum() -> tuple[Procedure, ModelConfig, TrainingConfig]:
     return procedure, cfg, settings
 
 
+def test_a_training_stopped_before_its_schedule_ends_is_its_beginning(
+    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
+) -> None:
+    """Same updates, rows and checkpoints up to there, and one more validation at the end."""
+    whole, part = MemorySink(), MemorySink()
+    train(procedure, cfg, state, training, 0, sink=whole)
+    end = training.evaluate_every + 1
+    result = train(procedure, cfg, state, training.replace(stop_after=end, checkpoints_at=(end,)), 0, sink=part)
+    assert (result.steps, result.stopped, part.rows[-1]["step"]) == (end, "steps", end)
+    assert part.rows[:-1] == [row for row in whole.rows if row["step"] <= end]
+    assert bits_equal(result.state, part.checkpoints[end])
+    shared = [step for step in part.checkpoints if step in whole.checkpoints]
+    assert shared and all(bits_equal(part.checkpoints[step], whole.checkpoints[step]) for step in shared)
+
+
 def test_a_curriculum_advances_at_its_threshold() -> None:
     procedure, cfg, settings = curriculum()
     sink = MemorySink()

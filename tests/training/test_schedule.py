@@ -43,3 +43,10 @@ def test_it_would_be_zero_after_the_last_step() -> None:
 def test_checkpoints_are_log_spaced(per_decade: int | None, steps: int, expected: tuple[int, ...]) -> None:
     training = TrainingConfig(steps=steps, warmup_steps=0, checkpoints_per_decade=per_decade)
     assert checkpoint_steps(training) == expected
+
+
+def test_checkpoints_at_given_steps_and_none_after_the_last() -> None:
+    training = TrainingConfig(steps=1_000, warmup_steps=0, checkpoints_per_decade=1, checkpoints_at=(50, 700))
+    assert checkpoint_steps(training) == (0, 1, 10, 50, 100, 700, 1_000)
+    assert checkpoint_steps(training.replace(stop_after=100)) == (0, 1, 10, 50, 100)
+    assert checkpoint_steps(training.replace(checkpoints_per_decade=None)) == (50, 700)
