@@ -24,6 +24,7 @@ check: venv           ## every check of the code's form; changes nothing
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) pyright
+	.venv/bin/lint-imports
 
 format: venv
 	$(RUN) ruff check --fix .

@@ -22,9 +22,9 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train what is missing, pack, and say where."""
     from mechproc.cli.progress import RunLines
-    from mechproc.pretrained.build import build
-    from mechproc.pretrained.configs import RULES, recipe
     from mechproc.runs.store import Store
+    from mechproc.studies.packing import build
+    from mechproc.studies.pretraining import RULES, recipe
 
     rules: list[str] = args.rules or list(RULES)
     for rule in rules:

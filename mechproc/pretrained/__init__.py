@@ -1,7 +1,7 @@
 """Pretrained models that come with mechproc: ten seeds of each rule, with a card for each rule in ``data``.
 
-``load_pretrained("set", seed=3)`` is one of them, ready for any analysis. ``configs`` says how they were trained,
-``build`` trains and packs them again: with the same provenance, bit for bit.
+``load_pretrained("set", seed=3)`` is one of them, ready for any analysis. ``studies.pretraining`` says how they were
+trained, ``studies.packing`` trains and packs them again.
 """
 
 from __future__ import annotations

@@ -50,8 +50,9 @@ class RunConfig(Config):
     """Where ``recipe`` takes parts from, by the names that it calls them: another run, a run after some of its updates,
     a pretrained model that ships, or a model file."""
     start: str = ""
-    """Name of the random numbers that fresh weights are drawn from, beside the seed; by default the rule's name. A donor
-    that is given the name of its receiver shares the start with it, to measure what a shared start is worth."""
+    """Name of the random numbers that fresh weights are drawn from, beside the seed; by default the rule's name.
+
+    A donor that is given its receiver's name shares the start with it, to measure what a shared start is worth."""
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "0 or more")
@@ -130,7 +131,9 @@ class RunAtStep(Config):
 
     def __post_init__(self) -> None:
         kept = checkpoint_steps(self.run.training)
-        require(self.step in kept, "step", self.step, f"one of those that are kept: {', '.join(map(str, kept)) or 'none'}")
+        require(
+            self.step in kept, "step", self.step, f"one of those that are kept: {', '.join(map(str, kept)) or 'none'}"
+        )
 
     @property
     def model(self) -> ModelConfig:

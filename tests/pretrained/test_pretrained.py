@@ -13,9 +13,9 @@ from mechproc import pretrained
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import init_state
-from mechproc.pretrained import build, configs
 from mechproc.procedures import Procedure, Set, procedures
 from mechproc.runs.store import Store
+from mechproc.studies import packing, pretraining
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import evaluation_batches
 from mechproc.training.evaluate import evaluate
@@ -35,18 +35,18 @@ SHORT = TrainingConfig(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Two seeds of two rules, trained for a moment, in the place of those that come along."""
-    monkeypatch.setattr(configs, "TRAINING", SHORT)
-    monkeypatch.setattr(build, "KEPT", (0, 10))
-    monkeypatch.setattr(build, "CURVE", (0, 10, 20))
-    monkeypatch.setattr(build, "MIDDLE", 0.5)
-    monkeypatch.setattr(configs, "LONGER", {"eca-vectors": 20})
-    build.build(["set", "eca-vectors"], Store(tmp_path / "runs"), tmp_path / "data", seeds=[0, 1], workers=1)
+    monkeypatch.setattr(pretraining, "TRAINING", SHORT)
+    monkeypatch.setattr(packing, "KEPT", (0, 10))
+    monkeypatch.setattr(packing, "CURVE", (0, 10, 20))
+    monkeypatch.setattr(packing, "MIDDLE", 0.5)
+    monkeypatch.setattr(pretraining, "LONGER", {"eca-vectors": 20})
+    packing.build(["set", "eca-vectors"], Store(tmp_path / "runs"), tmp_path / "data", seeds=[0, 1], workers=1)
     monkeypatch.setattr(pretrained, "DATA", tmp_path / "data")
     return tmp_path
 
 
 def test_a_donor_is_the_model_of_its_run(small: Path):
-    store, run = Store(small / "runs"), configs.recipe("set", 1)
+    store, run = Store(small / "runs"), pretraining.recipe("set", 1)
     cfg, last = pretrained.pretrained_weights("set", seed=1)
     assert cfg == run.model and all(torch.equal(last[name], t) for name, t in store.model(run)[1].items())
     start = pretrained.pretrained_weights("set", seed=1, step=0)[1]
@@ -57,7 +57,7 @@ def test_a_donor_is_the_model_of_its_run(small: Path):
 
 
 def test_the_same_trainings_pack_into_the_same_bytes(small: Path):
-    build.build(["set"], Store(small / "other"), small / "again", seeds=[0, 1], workers=1)
+    packing.build(["set"], Store(small / "other"), small / "again", seeds=[0, 1], workers=1)
     names = sorted(path.name for path in (small / "again" / "set").iterdir())
     assert names == ["card.json", "card.md", "seed_0.safetensors", "seed_1.safetensors"]
     for name in names:
@@ -81,8 +81,8 @@ def test_mastered_is_who_comes_near_enough_to_the_ceiling(small: Path, monkeypat
     scores = {d["seed"]: d["accuracy"] for d in pretrained.card("eca-vectors")["donors"]}
     better = max(scores, key=lambda seed: scores[seed])
     assert len(set(scores.values())) == 2
-    monkeypatch.setattr(build, "MASTERED", 1 - sum(scores.values()) / 2)
-    build.build(["eca-vectors"], Store(small / "runs"), small / "data", seeds=[0, 1], workers=1)
+    monkeypatch.setattr(packing, "MASTERED", 1 - sum(scores.values()) / 2)
+    packing.build(["eca-vectors"], Store(small / "runs"), small / "data", seeds=[0, 1], workers=1)
     assert pretrained.card("eca-vectors")["mastered"] == [better]
 
 
@@ -99,7 +99,7 @@ def test_what_there_is_not_is_said(small: Path):
     with pytest.raises(ConfigError, match="step = 11 is not allowed: one of 0, 10, 20"):
         pretrained.load_pretrained("set", step=11)
     with pytest.raises(ConfigError, match="rule = 'haystack' is not allowed"):
-        configs.recipe("haystack", 0)
+        pretraining.recipe("haystack", 0)
 
 
 def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatch: pytest.MonkeyPatch):
@@ -110,9 +110,9 @@ def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatc
 
 
 def test_every_rule_with_a_recipe_has_donors():
-    assert pretrained.shipped() == sorted(configs.RULES)
-    rules = [kind for kind in procedures() if kind != "shuffled" and kind in configs.RULES]
-    assert rules == list(configs.RULES), "in the order of the procedures"
+    assert pretrained.shipped() == sorted(pretraining.RULES)
+    rules = [kind for kind in procedures() if kind != "shuffled" and kind in pretraining.RULES]
+    assert rules == list(pretraining.RULES), "in the order of the procedures"
 
 
 @pytest.mark.filterwarnings("ignore:stack, seed 0 was trained on version 1.0.0")
@@ -120,9 +120,9 @@ def test_every_rule_with_a_recipe_has_donors():
 def test_what_comes_along_is_what_its_card_says(rule: str):
     """The first donor, scored again on the first of its test items, is within chance of its card."""
     card = pretrained.card(rule)
-    assert [d["seed"] for d in card["donors"]] == list(configs.SEEDS)
+    assert [d["seed"] for d in card["donors"]] == list(pretraining.SEEDS)
     procedure = Procedure.from_dict(card["procedure"])
-    trained = configs.recipe(rule, 0)
+    trained = pretraining.recipe(rule, 0)
     assert procedure == trained.procedure and ModelConfig.from_dict(card["model"]) == trained.model
     assert TrainingConfig.from_dict(card["training"]) == trained.training
     cfg, state = pretrained.pretrained_weights(rule, seed=0)

@@ -10,10 +10,10 @@ from mechproc.errors import ConfigError, PartError, StoreError
 from mechproc.model.io import save_model
 from mechproc.model.state import init_state, weights_digest
 from mechproc.procedures import Haystack, Identity, Set, Shuffled, Uniform
-from mechproc.studies.set_to_haystack import donor, transfer
 from mechproc.runs.config import RunAtStep, RunConfig
 from mechproc.runs.donors import ModelFile, ShippedModel
 from mechproc.runs.execute import execute
+from mechproc.studies.set_to_haystack import donor, transfer
 from mechproc.transfer import Recipe, assemble, attention_only, composition
 
 

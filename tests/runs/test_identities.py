@@ -10,8 +10,6 @@ import json
 import tempfile
 from pathlib import Path
 
-import pytest
-
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import save_model
 from mechproc.model.state import init_state
@@ -19,18 +17,13 @@ from mechproc.procedures import (
     Addition,
     Curriculum,
     Eca,
-    EcaVectors,
     Fixed,
     Haystack,
     Identity,
     KDyck,
-    KDyckShuffle,
-    Multiplication,
     Procedure,
-    ReversedAddition,
     Set,
     Shuffled,
-    Sorting,
     Stack,
     Uniform,
     procedures,

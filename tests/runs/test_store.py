@@ -9,11 +9,11 @@ import torch
 from filelock import FileLock
 
 from mechproc.errors import StoreError
-from mechproc.studies.set_to_haystack import donor, transfer
+from mechproc.provenance import differences, provenance
 from mechproc.runs.execute import execute
 from mechproc.runs.executors.processes import one_thread, run_all
-from mechproc.provenance import differences, provenance
 from mechproc.runs.store import Store
+from mechproc.studies.set_to_haystack import donor, transfer
 from mechproc.training.engines import choose
 
 

@@ -10,8 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 
 from mechproc.errors import MechprocError, require
-from mechproc.runs.execute import execute
 from mechproc.runs.config import RunConfig
+from mechproc.runs.execute import execute
 from mechproc.runs.store import Store
 
 Done = Callable[[RunConfig, int, int], None]

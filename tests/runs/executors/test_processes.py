@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mechproc.studies.set_to_haystack import donor
 from mechproc.runs.executors.processes import run_all
 from mechproc.runs.store import Store
+from mechproc.studies.set_to_haystack import donor
 
 SCRIPT = """
 import sys

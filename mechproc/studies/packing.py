@@ -9,10 +9,10 @@ from typing import Any
 from mechproc.files import atomic_write, write_json
 from mechproc.model.io import write_tensors
 from mechproc.model.state import n_parameters
-from mechproc.pretrained.configs import KEPT, SEEDS, recipe
 from mechproc.runs.config import RunConfig
 from mechproc.runs.executors.processes import Done, run_all
 from mechproc.runs.store import Store
+from mechproc.studies.pretraining import KEPT, SEEDS, recipe
 
 MASTERED = 0.01
 """A donor has mastered its rule when its test accuracy is at most this far below the ceiling."""
