@@ -68,6 +68,20 @@ class ModelConfig(Config):
         d_head = {"d_head": self.d_model // self.n_heads} if self.d_model % self.n_heads == 0 else {}
         return {**d_head, "d_mlp": 4 * self.d_model}
 
+    def weight_semantics(self, tensor: str) -> dict[str, Any]:
+        """The settings, beside its shape, that decide what the numbers of ``tensor`` compute, with their values here.
+
+        ``tensor`` is a name of ``mechproc.model.state.tensor_shapes``, such as ``"blocks.0.mlp.W_in"``. Its numbers
+        mean the same in two models only if these settings agree: what a layer reads is the output of a LayerNorm,
+        whose size depends on ``eps``. Attention has no setting of its own, as its scale follows from ``d_head``, which
+        is part of the shape. The dtype is not a setting: ``mechproc.model.state.dtype_of`` reads it from a state.
+        """
+        module = tensor.rpartition(".")[0].rpartition(".")[2]
+        names = {"embed": ["input"], "pos_embed": [], "mlp": ["act_fn"]}.get(module, [])
+        if module not in ("embed", "pos_embed"):
+            names = [*names, "normalization_type", *(["eps"] if self.normalization_type else [])]
+        return {name: getattr(self, name) for name in names}
+
     @property
     def attn_only(self) -> bool:
         """True when there are no MLPs."""

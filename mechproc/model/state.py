@@ -16,6 +16,8 @@ from mechproc.errors import StoreError
 from mechproc.model.config import ModelConfig
 
 State = dict[str, torch.Tensor]
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+"""The dtypes that weights may have; all tensors of one state share one."""
 
 
 def tensor_shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -106,6 +108,16 @@ def check_state(state: State, cfg: ModelConfig, source: str = "state") -> None:
             raise StoreError(
                 f"{source}: tensor {name} has shape {list(tensor.shape)}, the config asks for {list(shapes[name])}"
             )
+
+
+def dtype_of(state: State, source: str = "state") -> torch.dtype:
+    """The dtype of the weights; raises a ``StoreError`` unless all have the same floating-point dtype."""
+    dtype = next(iter(state.values())).dtype
+    for name, tensor in state.items():
+        if tensor.dtype not in DTYPES or tensor.dtype != dtype:
+            allowed = " or ".join(str(d).removeprefix("torch.") for d in DTYPES)
+            raise StoreError(f"{source}: tensor {name} is {tensor.dtype}; all must have one dtype: {allowed}")
+    return dtype
 
 
 def n_parameters(cfg: ModelConfig) -> int:
