@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens import FactoredMatrix
-from transformer_lens.hook_points import HookPoint
 
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import ACTIVATIONS
+from mechproc.model.hooks import HookPoint
 
 
 class HookedConfig(ModelConfig):
@@ -73,7 +73,7 @@ class PosEmbed(nn.Module):
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "batch pos d_model"]:
         batch, n_pos = inputs.shape[:2]
-        return einops.repeat(self.W_pos[:n_pos], "pos d_model -> batch pos d_model", batch=batch).clone()
+        return einops.repeat(self.W_pos[:n_pos], "pos d_model -> batch pos d_model", batch=batch)
 
 
 class LayerNorm(nn.Module):
@@ -210,8 +210,7 @@ class Block(nn.Module):
         if self.cfg.attn_only:
             return self.hook_resid_post(residual)
         residual = self.hook_resid_mid(residual)
-        # Inputs that only one reader sees are copies: a hook may edit them in place.
-        mlp_in = self.hook_mlp_in(residual.clone()) if self.cfg.use_hook_mlp_in else residual
+        mlp_in = self.hook_mlp_in(residual) if self.cfg.use_hook_mlp_in else residual
         return self.hook_resid_post(residual + self.hook_mlp_out(self.mlp(self.ln2(mlp_in))))
 
     def _attention_inputs(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -223,13 +222,13 @@ class Block(nn.Module):
             heads = self.cfg.n_heads
             residual = einops.repeat(residual, "batch pos d_model -> batch pos head d_model", head=heads)
         if self.cfg.use_attn_in:
-            residual = self.hook_attn_in(residual.clone())
+            residual = self.hook_attn_in(residual)
         if not self.cfg.use_split_qkv_input:
             x = self.ln1(residual)
             return x, x, x
-        query_input = self.ln1(self.hook_q_input(residual.clone()))
-        key_input = self.ln1(self.hook_k_input(residual.clone()))
-        return query_input, key_input, self.ln1(self.hook_v_input(residual.clone()))
+        query_input = self.ln1(self.hook_q_input(residual))
+        key_input = self.ln1(self.hook_k_input(residual))
+        return query_input, key_input, self.ln1(self.hook_v_input(residual))
 
 
 class Unembed(nn.Module):

@@ -19,12 +19,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformer_lens import ActivationCache, FactoredMatrix
-from transformer_lens.hook_points import HookPoint
 
 from mechproc.errors import PartError, require
 from mechproc.model.components import Block, Embed, HookedConfig, PosEmbed, TiedUnembed, Unembed, norm
 from mechproc.model.config import ModelConfig
-from mechproc.model.hooks import StrictlyHooked
+from mechproc.model.hooks import HookPoint, StrictlyHooked
 from mechproc.model.state import State, check_state, init_state, tensor_shapes
 
 NO_TOKENIZER = "token numbers, as this model has no tokenizer"

@@ -1,7 +1,11 @@
-"""Hooks that cannot be silent.
+"""Hooks of TransformerLens with stricter rules.
 
-``HookedRootModule`` adds a hook to every name that matches and says nothing when none does, or when the activation is
-never computed. Here each of these is a ``PartError``, raised before the run wherever that can be known.
+- A hook that cannot fire is a ``PartError`` before the run, one that did not fire a ``PartError`` after it.
+  (``HookedRootModule`` adds a hook to every name that matches, and reports nothing when none does.)
+- Every hook is given a copy of the activation, with which the model goes on. An edit in place therefore reaches what is
+  computed from there on, and no activation that was cached before.
+- What a hook returns must have the shape and dtype of the activation: it is never broadcast over items or heads.
+- ``require_no_hooks`` refuses a model on which hooks were left.
 """
 
 from __future__ import annotations
@@ -11,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import transformer_lens.hook_points
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from mechproc.config import nearest
@@ -33,10 +37,32 @@ SWITCHES = {
 """Hooks that fire only while a switch of the config is on: they cost memory by the head, or an extra copy."""
 
 
+class HookPoint(transformer_lens.hook_points.HookPoint):
+    """TransformerLens's ``HookPoint``, whose hooks work on copies and return what has the activation's shape."""
+
+    def add_hook(self, hook: Hook, *args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens: ``hook(activation, hook=hook_point)``, forward or backward, with the rules above."""
+        handle = super().add_hook(_OnCopy(hook), *args, **kwargs)
+        handle.user_hook = hook  # what list_hooks() shows
+        return handle
+
+
 class StrictlyHooked(HookedRootModule):
     """A ``HookedRootModule`` whose hooks fire, or raise. ``cfg`` has the switches named in ``SWITCHES``."""
 
     cfg: Any
+
+    def require_no_hooks(self) -> None:
+        """Raise a ``PartError`` that names a module on which a hook was left, TransformerLens's or PyTorch's.
+
+        For analyses, whose scores of the intact model would be those of a changed one. Permanent hooks, and hooks of an
+        enclosing ``hooks()`` context, count too.
+        """
+        kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+        for name, module in self.named_modules():
+            if any(getattr(module, kind) for kind in kinds):
+                how = "reset_hooks(including_permanent=True) removes those of TransformerLens"
+                raise PartError(f"the model has a hook on {name or 'itself'!r}; remove it first ({how})")
 
     @contextmanager
     def hooks(
@@ -105,6 +131,33 @@ class StrictlyHooked(HookedRootModule):
             self._resolved(names_filter)
             return [hook for hook in self._live_hooks() if names_filter(hook)]
         return [str(self._resolved(name)) for name in names_filter]
+
+
+class _OnCopy:
+    """A hook that is given a copy of the activation, or of its gradient, and whose result has the same shape."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+
+    def __repr__(self) -> str:
+        return repr(self.hook)
+
+    def __call__(self, activation: Any, hook: HookPoint) -> Any:
+        if not isinstance(activation, Tensor):  # the gradient of an output that the loss does not depend on is None
+            return self.hook(activation, hook=hook)
+        copy = activation.clone()
+        result = self.hook(copy, hook=hook)
+        if result is None:
+            return copy  # edited in place, or only read
+        value = result[0] if isinstance(result, tuple) and len(result) == 1 else result  # backward hooks may return it
+        if not isinstance(value, Tensor):
+            raise PartError(f"the hook on {hook.name!r} returned {type(value).__name__}: a tensor or None is allowed")
+        if value.shape != activation.shape or value.dtype != activation.dtype:
+            expected = f"{activation.dtype} {list(activation.shape)}"
+            raise PartError(
+                f"the hook on {hook.name!r} returned {value.dtype} {list(value.shape)}: the activation is {expected}"
+            )
+        return result
 
 
 class _Watched:

@@ -142,3 +142,115 @@ def test_hooks_nest(model, inputs):
             model(inputs)
         model(inputs)
     assert seen == ["outer", "inner", "outer"]
+
+
+def double_in_place(activation, hook):
+    activation *= 2
+
+
+@pytest.mark.parametrize(
+    ("cached", "edited"),
+    [
+        ("blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"),  # one tensor, seen at two hooks
+        ("blocks.0.attn.hook_z", "blocks.0.attn.hook_z"),
+        ("hook_pos_embed", "hook_pos_embed"),
+    ],
+)
+@pytest.mark.parametrize("how", ["get_caching_hooks", "add_caching_hooks", "a hook that keeps", "HookPoint.add_hook"])
+def test_an_edit_in_place_changes_nothing_that_was_cached_before(model, inputs, cached, edited, how):
+    before = model.run_with_cache(inputs)[1][cached].clone()
+    by_copy = model.run_with_hooks(inputs, fwd_hooks=[(edited, lambda x, hook: x * 2)])
+    seen, edit = {}, (edited, double_in_place)
+
+    def keep(activation, hook):
+        seen[hook.name] = activation
+
+    if how == "get_caching_hooks":
+        seen, hooks, _ = model.get_caching_hooks(cached)
+        logits = model.run_with_hooks(inputs, fwd_hooks=[*hooks, edit])
+    elif how == "add_caching_hooks":
+        seen = model.add_caching_hooks(cached)
+        logits = model.run_with_hooks(inputs, fwd_hooks=[edit])
+    elif how == "a hook that keeps":
+        logits = model.run_with_hooks(inputs, fwd_hooks=[(cached, keep), edit])
+    else:
+        model.hook_dict[cached].add_hook(keep)
+        model.hook_dict[edited].add_hook(double_in_place)
+        logits = model(inputs)
+    same(seen[cached], before)
+    same(logits, by_copy)
+
+
+def test_an_edit_in_place_of_a_gradient_changes_no_cached_gradient(model, inputs):
+    name = "blocks.1.hook_resid_pre"
+    before = model.run_with_cache(inputs, return_type="loss", incl_bwd=True)[1][f"{name}_grad"]
+    cache, fwd, bwd = model.get_caching_hooks(name, incl_bwd=True)
+    with model.hooks(fwd, [*bwd, (name, double_in_place)]):
+        model(inputs, return_type="loss").backward()
+    same(cache[f"{name}_grad"], before)
+
+
+def test_a_hook_that_reads_stands_in_the_graph(model, inputs):
+    kept = []
+
+    def keep(activation, hook):
+        activation.retain_grad()
+        kept.append(activation)
+
+    model.run_with_hooks(inputs, return_type="loss", fwd_hooks=[("blocks.1.hook_resid_pre", keep)]).backward()
+    assert kept[0].grad is not None and kept[0].grad.abs().max() > 1e-4
+
+
+WRONG_RESULTS = {
+    "one item for all": lambda x: x[:1],
+    "one head for all": lambda x: x[:, :, :1],
+    "a scalar": lambda x: x.sum(),
+    "a number": lambda x: 0.0,
+    "an array": lambda x: x.detach().numpy(),
+    "another dtype": lambda x: x.float(),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_RESULTS)
+def test_a_hook_s_result_has_the_shape_and_dtype_of_the_activation(model, inputs, wrong):
+    name = "blocks.0.attn.hook_z"
+
+    def hook(activation, hook):
+        return WRONG_RESULTS[wrong](activation)
+
+    with pytest.raises(PartError, match=f"^the hook on '{name}' returned "):
+        model.run_with_hooks(inputs, fwd_hooks=[(name, hook)])
+    with pytest.raises(PartError, match=f"^the hook on '{name}' returned "), model.hooks(bwd_hooks=[(name, hook)]):
+        model(inputs, return_type="loss").backward()
+    assert fired_hooks(model) == []
+
+
+def test_hooks_that_were_left_are_refused(model, inputs):
+    model.require_no_hooks()
+    leave = {
+        "hook_embed": lambda: model.add_hook("hook_embed", nothing),
+        "blocks.1.attn.hook_z": lambda: model.add_perma_hook("blocks.1.attn.hook_z", nothing),
+        "blocks.0.hook_resid_post": lambda: model.add_hook("blocks.0.hook_resid_post", nothing, dir="bwd"),
+        "hook_pos_embed": lambda: model.add_caching_hooks("hook_pos_embed"),
+        "blocks.0.mlp": lambda: model.blocks[0].mlp.register_forward_hook(lambda *_: None),
+        "blocks.1.attn": lambda: model.blocks[1].attn.register_forward_pre_hook(lambda *_: None),
+        "unembed": lambda: model.unembed.register_full_backward_hook(lambda *_: None),
+    }
+    for name, add in leave.items():
+        handle = add()
+        with pytest.raises(PartError, match=message(f"the model has a hook on {name!r}; remove it first")):
+            model.require_no_hooks()
+        model.reset_hooks(including_permanent=True)
+        if hasattr(handle, "remove"):
+            handle.remove()
+        model.require_no_hooks()
+    with model.hooks(fwd_hooks=[("hook_embed", nothing)]):
+        model(inputs)
+        with pytest.raises(PartError, match="hook_embed"):
+            model.require_no_hooks()
+    model.require_no_hooks()
+
+
+def test_list_hooks_shows_the_user_s_own_hook(model):
+    model.add_hook("hook_embed", nothing)
+    assert model.hook_dict["hook_embed"].fwd_hooks[0].user_hook is nothing
