@@ -20,7 +20,7 @@ from transformer_lens import FactoredMatrix
 
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
-from mechproc.model.forward import ACTIVATIONS
+from mechproc.model.forward import ACTIVATIONS, at_least_float32
 from mechproc.model.hooks import HookPoint
 
 
@@ -76,15 +76,13 @@ class PosEmbed(nn.Module):
         return einops.repeat(self.W_pos[:n_pos], "pos d_model -> batch pos d_model", batch=batch)
 
 
-class LayerNorm(nn.Module):
-    """LayerNorm over the last axis.
+class LayerNormPre(nn.Module):
+    """LayerNorm over the last axis without weight and bias, (x - mean) / scale: they are folded into what reads it.
 
-    ``hook_scale`` is sqrt(variance + eps), with a last axis of 1; ``hook_normalized`` is the output, after ``w`` and
-    ``b``, as in HookedTransformer (in TransformerLens 4 bridges it lies before them).
+    ``hook_scale`` is sqrt(variance + eps), with a last axis of 1. ``hook_normalized`` is (x - mean) / scale, in
+    ``LayerNorm`` too: before its weight and bias, as in TransformerLens since 3.0 (in 2.x it was after them). Both are
+    computed in float32 for a model in half precision, whose squares would overflow (float16 ends at 65,504).
     """
-
-    w: Tensor
-    b: Tensor
 
     def __init__(self, eps: float) -> None:
         super().__init__()
@@ -93,9 +91,23 @@ class LayerNorm(nn.Module):
         self.hook_normalized = HookPoint()
 
     def forward(self, x: Float[Tensor, "batch pos *head d_model"]) -> Float[Tensor, "batch pos *head d_model"]:
+        return self._normalized(x).to(x.dtype)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        x = at_least_float32(x)
         centred = x - x.mean(-1, keepdim=True)
         scale = self.hook_scale((centred.square().mean(-1, keepdim=True) + self.eps).sqrt())
-        return self.hook_normalized(centred / scale * self.w + self.b)
+        return self.hook_normalized(centred / scale)
+
+
+class LayerNorm(LayerNormPre):
+    """LayerNorm over the last axis with weight and bias, (x - mean) / scale * w + b; hooks as in ``LayerNormPre``."""
+
+    w: Tensor
+    b: Tensor
+
+    def forward(self, x: Float[Tensor, "batch pos *head d_model"]) -> Float[Tensor, "batch pos *head d_model"]:
+        return (self._normalized(x) * self.w + self.b).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -185,6 +197,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """One layer. Without MLPs it has no ``mlp``, no ``ln2``, and no hooks that belong to them."""
 
+    hook_out_is_single_residual_stream = True
+    """What TransformerLens's logit lens asks for: the output is the residual stream [batch, pos, d_model]."""
+
     def __init__(self, cfg: HookedConfig) -> None:
         super().__init__()
         self.cfg = cfg
@@ -260,8 +275,10 @@ class TiedUnembed(Unembed):
 
 
 def norm(cfg: HookedConfig) -> nn.Module:
-    """A LayerNorm, or nothing in a model without."""
-    return LayerNorm(cfg.eps) if cfg.normalization_type else nn.Identity()
+    """The LayerNorm of this config, or nothing in a model without."""
+    if cfg.normalization_type is None:
+        return nn.Identity()
+    return LayerNorm(cfg.eps) if cfg.normalization_type == "LN" else LayerNormPre(cfg.eps)
 
 
 def _by_head(x: Tensor, weight: Float[Tensor, "head d_model d_head"]) -> Float[Tensor, "batch pos head d_head"]:

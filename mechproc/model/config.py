@@ -29,8 +29,9 @@ class ModelConfig(Config):
     d_mlp: int | None = None
     """Width of an MLP; ``None`` stands for 4 d_model; 0 for a model without MLPs."""
     act_fn: Literal["gelu_new", "gelu", "relu"] = "gelu_new"
-    normalization_type: Literal["LN"] | None = "LN"
-    """``None``: no LayerNorm anywhere, the final one included."""
+    normalization_type: Literal["LN", "LNPre"] | None = "LN"
+    """``LNPre``: LayerNorms without weight and bias, which are folded into what reads them (``fold_ln``). ``None``: no
+    LayerNorm anywhere, the final one included."""
     eps: float = 1e-5
     """Added to the variance in LayerNorm."""
     tied_embeddings: bool = False

@@ -65,6 +65,7 @@ def loss_and_correct(
     With targets for each logit (0 or 1), the binary cross-entropy over the cells of the real places, and which cells
     are right.
     """
+    logits = at_least_float32(logits)
     if targets.ndim == logits.ndim:
         cells = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
         loss = torch.where(real[..., None], cells, 0.0).sum() / (real.sum() * logits.shape[-1])
@@ -72,6 +73,11 @@ def loss_and_correct(
     flat = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     loss = torch.where(real, flat, 0.0).sum() / real.sum()
     return loss, (logits.detach().argmax(-1) == targets) & real
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32 where it has half precision, as it is otherwise."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _block(
@@ -120,7 +126,8 @@ def _heads(state: State, name: str, which: str, x: Tensor) -> Tensor:
 def _norm(state: State, cfg: ModelConfig, name: str, x: Tensor) -> Tensor:
     if cfg.normalization_type is None:
         return x
-    return F.layer_norm(x, x.shape[-1:], state[f"{name}.w"], state[f"{name}.b"], cfg.eps)
+    weight, bias = (state[f"{name}.w"], state[f"{name}.b"]) if cfg.normalization_type == "LN" else (None, None)
+    return F.layer_norm(x, x.shape[-1:], weight, bias, cfg.eps)
 
 
 def _at(x: Tensor, positions: Tensor) -> Tensor:

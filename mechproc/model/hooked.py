@@ -18,11 +18,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformer_lens import ActivationCache, FactoredMatrix
+from transformer_lens import FactoredMatrix
 
 from mechproc.errors import PartError, require
-from mechproc.model.components import Block, Embed, HookedConfig, PosEmbed, TiedUnembed, Unembed, norm
+from mechproc.model.cache import ActivationCache
+from mechproc.model.components import Block, Embed, HookedConfig, LayerNorm, PosEmbed, TiedUnembed, Unembed, norm
 from mechproc.model.config import ModelConfig
+from mechproc.model.convert import folding
+from mechproc.model.forward import at_least_float32
 from mechproc.model.hooks import HookPoint, StrictlyHooked
 from mechproc.model.state import State, check_state, init_state, tensor_shapes
 
@@ -104,7 +107,9 @@ class HookedTransformer(StrictlyHooked):
         logits = self.unembed(residual)
         if return_type == "logits":
             return logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), inputs[:, 1:].flatten(), reduction="none")
+        loss = F.cross_entropy(
+            at_least_float32(logits)[:, :-1].flatten(0, 1), inputs[:, 1:].flatten(), reduction="none"
+        )
         loss = loss.view(len(inputs), -1) if loss_per_token else loss.mean()
         return loss if return_type == "loss" else Output(logits, loss)
 
@@ -211,6 +216,45 @@ class HookedTransformer(StrictlyHooked):
             names += [f"blocks.{i}.mlp.b_out" for i in range(layer)]
         return sum((self.get_parameter(name) for name in names), torch.zeros_like(self.W_pos[0]))
 
+    def process_weights(
+        self,
+        *,
+        fold_ln: bool = True,
+        center_writing_weights: bool = False,
+        center_unembed: bool = False,
+        fold_value_biases: bool = False,
+    ) -> HookedTransformer:
+        """A new model that computes the same function with other weights; this one stays as it is.
+
+        The functions of ``mechproc.model.convert.folding`` that are asked for, in this order; each says what it keeps.
+        With the default, attribution to the logits (``logit_attrs``, ``direct_logit_attribution``) is possible: what
+        the parts of the residual stream add to a logit sums to that logit less ``b_U``.
+        """
+        cfg, state = ModelConfig.from_dict(self.cfg.to_dict()), self.state()
+        steps = {
+            folding.fold_ln: fold_ln,
+            folding.center_writing_weights: center_writing_weights,
+            folding.center_unembed: center_unembed,
+            folding.fold_value_biases: fold_value_biases,
+        }
+        for step, wanted in steps.items():
+            if wanted:
+                cfg, state = step(cfg, state)
+        return HookedTransformer(cfg, state, device=self.cfg.device, dtype=self.cfg.dtype)
+
+    def require_folded_ln(self, layer: int | None, mlp_input: bool = False) -> None:
+        """Raise ``ConfigError`` unless a LayerNorm is a plain normalisation: no weight but 1 and no bias but 0.
+
+        ``layer``: the LayerNorm before its attention, or before its MLP with ``mlp_input``; ``None``, -1 or n_layers:
+        the final one.
+        """
+        final = layer in (None, -1, self.cfg.n_layers)
+        name = "ln_final" if final else f"blocks.{layer}.ln{2 if mlp_input else 1}"
+        ln = self.mod_dict.get(name)
+        if isinstance(ln, LayerNorm) and ((ln.w != 1).any() or (ln.b != 0).any()):
+            allowed = f"'LNPre' here, as the weight and bias of {name} would be left out: use process_weights()"
+            require(False, "normalization_type", self.cfg.normalization_type, allowed)
+
     # ---- tokens ----------------------------------------------------------------------------------------------------
 
     def to_tokens(self, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -223,8 +267,13 @@ class HookedTransformer(StrictlyHooked):
         return token
 
     def tokens_to_residual_directions(self, tokens: Any) -> Float[Tensor, "*tokens d_model"]:
-        """The direction in the residual stream that raises each token's logit: its column of W_U."""
+        """The direction in the residual stream that raises each token's logit: its column of W_U.
+
+        Raises ``ConfigError`` while the final LayerNorm has a weight other than 1 or a bias other than 0, as that
+        changes the direction. TransformerLens's ``logit_attrs`` and ``direct_logit_attribution`` call this.
+        """
         require(not isinstance(tokens, str), "tokens", tokens, NO_TOKENIZER)
+        self.require_folded_ln(None)
         return self.W_U.T[tokens]
 
     # ---- inside ----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 def tensor_shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a model of this config has, in the order of the forward pass."""
     d_head, d_mlp = cfg.d_head or 0, cfg.d_mlp or 0
-    norm = cfg.normalization_type is not None
+    norm = cfg.normalization_type == "LN"  # LNPre has no weights
     shapes: dict[str, tuple[int, ...]] = {
         "embed.W_E": (cfg.d_input or cfg.d_vocab, cfg.d_model),
         "pos_embed.W_pos": (cfg.n_ctx, cfg.d_model),

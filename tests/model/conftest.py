@@ -18,6 +18,7 @@ CONFIGS = {
     "plain": PLAIN,
     "one layer": PLAIN.replace(n_layers=1),
     "three layers": PLAIN.replace(n_layers=3),
+    "LNPre": PLAIN.replace(normalization_type="LNPre"),
     "no LayerNorm": PLAIN.replace(normalization_type=None),
     "no MLPs": PLAIN.replace(d_mlp=0),
     "bare": PLAIN.replace(n_layers=1, normalization_type=None, d_mlp=0),

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mechproc.model.convert.bridge import to_bridge
+from mechproc.model.forward import forward
 from mechproc.model.hooked import HookedTransformer
 
 ATTENTION = ["hook_q", "hook_k", "hook_v", "hook_attn_scores", "hook_pattern", "hook_z"]
@@ -71,15 +73,49 @@ def test_switches_and_empty_hooks_change_nothing(cfg, random_state, random_input
 
 
 def test_layer_norm_by_hand(plain, model, inputs):
+    """``hook_normalized`` is TransformerLens's since 3.0: before weight and bias."""
     state = model.state()
     _, cache = model.run_with_cache(inputs)
     for norm, read in [("blocks.0.ln1", "blocks.0.hook_resid_pre"), ("blocks.1.ln2", "blocks.1.hook_resid_mid")]:
         x = cache[read]
         same(cache[f"{norm}.hook_scale"], (x.var(-1, unbiased=False, keepdim=True) + plain.eps).sqrt())
-        same(cache[f"{norm}.hook_normalized"], F.layer_norm(x, (8,), state[f"{norm}.w"], state[f"{norm}.b"], plain.eps))
-    same(model(inputs), cache["ln_final.hook_normalized"] @ state["unembed.W_U"])
+        same(cache[f"{norm}.hook_normalized"], F.layer_norm(x, (8,), eps=plain.eps))
+    weight, bias, W_U = state["ln_final.w"], state["ln_final.b"], state["unembed.W_U"]
+    same(model(inputs), (cache["ln_final.hook_normalized"] * weight + bias) @ W_U)
     halved = model.run_with_hooks(inputs, fwd_hooks=[("ln_final.hook_scale", lambda scale, hook: scale * 2)])
-    same(halved - model.state()["ln_final.b"] @ model.W_U, (model(inputs) - state["ln_final.b"] @ model.W_U) / 2)
+    same(halved - bias @ W_U, (model(inputs) - bias @ W_U) / 2)
+    zeroed = model.run_with_hooks(inputs, fwd_hooks=[("ln_final.hook_normalized", lambda x, hook: x * 0)])
+    same(zeroed, (bias @ W_U).expand(4, 7, 11))
+
+
+@pytest.mark.parametrize("norm", ["LN", "LNPre"])
+def test_the_normalized_activations_are_those_of_transformer_lens(plain, random_state, random_inputs, norm):
+    cfg = plain.replace(normalization_type=norm)
+    state, inputs = random_state(cfg), random_inputs(cfg)
+    model, bridge = HookedTransformer(cfg, state, dtype=torch.float64), to_bridge(cfg, state)
+    if norm == "LN":
+        bridge.enable_compatibility_mode(no_processing=True)
+    ours, theirs = model.run_with_cache(inputs)[1], bridge.run_with_cache(inputs)[1]
+    for name in ("blocks.0.ln1", "blocks.1.ln2", "ln_final"):
+        for hook in ("hook_scale", "hook_normalized"):
+            found, expected = ours[f"{name}.{hook}"], theirs[f"{name}.{hook}"]
+            torch.testing.assert_close(found, expected.double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["LN", "LNPre"])
+def test_layer_norm_of_large_values_in_half_precision(plain, random_state, random_inputs, norm, dtype):
+    """The squares of values above 255 overflow in float16; the final LayerNorm then read inf and wrote 0."""
+    cfg = plain.replace(normalization_type=norm)
+    state = random_state(cfg)
+    state["embed.W_E"] *= 1000
+    exact = HookedTransformer(cfg, state, dtype=torch.float64)(random_inputs(cfg))
+    half = {name: tensor.to(dtype) for name, tensor in state.items()}
+    logits, cache = HookedTransformer(cfg, half, dtype=dtype).run_with_cache(random_inputs(cfg))
+    assert logits.dtype is dtype and cache["ln_final.hook_scale"].isfinite().all()
+    trained = forward(half, cfg, random_inputs(cfg))
+    for found in (logits, trained):
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=0.05 * exact.abs().max().item())
 
 
 def test_attention_by_hand(model, inputs):
@@ -88,7 +124,8 @@ def test_attention_by_hand(model, inputs):
         name.removeprefix("blocks.1.attn."): w for name, w in model.state().items() if name.startswith("blocks.1.attn")
     }
     _, cache = model.run_with_cache(inputs)
-    x = cache["blocks.1.ln1.hook_normalized"][2]
+    norm = model.blocks[1].ln1
+    x = (cache["blocks.1.ln1.hook_normalized"] * norm.w + norm.b)[2].detach()
     head, query = 1, 4
     q = x[query] @ state["W_Q"][head] + state["b_Q"][head]
     keys = [x[key] @ state["W_K"][head] + state["b_K"][head] for key in range(query + 1)]

@@ -88,7 +88,8 @@ def test_tied_and_biased_unembeddings(plain, random_state, random_inputs):
     model = HookedTransformer(cfg, state, dtype=torch.float64)
     assert torch.equal(model.W_U, state["embed.W_E"].T) and torch.equal(model.unembed.W_U, model.W_U)
     logits, cache = model.run_with_cache(random_inputs(cfg))
-    same(logits, cache["ln_final.hook_normalized"] @ state["embed.W_E"].T + state["unembed.b_U"])
+    read = cache["ln_final.hook_normalized"] * state["ln_final.w"] + state["ln_final.b"]
+    same(logits, read @ state["embed.W_E"].T + state["unembed.b_U"])
     assert torch.equal(model.b_U, state["unembed.b_U"])
 
 
@@ -190,11 +191,12 @@ def test_requests_that_mean_nothing(plain, model, inputs, random_inputs):
 
 def test_residual_directions_are_columns_of_the_unembedding(model):
     tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    directions = model.tokens_to_residual_directions(tokens)
+    folded = model.process_weights()
+    directions = folded.tokens_to_residual_directions(tokens)
     assert directions.shape == (2, 3, 8)
-    assert torch.equal(directions[1, 2], model.state()["unembed.W_U"][:, 6])
-    assert torch.equal(model.tokens_to_residual_directions(6), directions[1, 2])
-    assert torch.equal(model.tokens_to_residual_directions(torch.tensor(6)), directions[1, 2])
+    assert torch.equal(directions[1, 2], folded.state()["unembed.W_U"][:, 6])
+    assert torch.equal(folded.tokens_to_residual_directions(6), directions[1, 2])
+    assert torch.equal(folded.tokens_to_residual_directions(torch.tensor(6)), directions[1, 2])
     assert model.to_single_token(6) == 6 and torch.equal(model.to_tokens(tokens), tokens)
 
 

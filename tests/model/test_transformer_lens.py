@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformer_lens
 from torch.nn import functional as F
 from transformer_lens import SVDInterpreter, patching
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_protocol import TransformerLensModel, TransformerLensModelWithWeights
+from transformer_lens.tools.analysis import direct_logit_attribution, logit_lens
 from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
+from mechproc.errors import ConfigError
 from mechproc.model.hooked import HookedTransformer
 
 LAYER_POS = {"resid_pre": "hook_resid_pre", "resid_mid": "hook_resid_mid"}
@@ -147,28 +150,102 @@ def test_cached_head_results_are_those_of_the_hook(model, plain, random_inputs):
     same(model.run_with_cache(inputs)[1].stack_head_results(), computed)
 
 
-@pytest.mark.parametrize("change", [{}, {"normalization_type": None}, {"d_mlp": 0}, {"tied_embeddings": True}])
-def test_logit_attributions_add_up_to_the_logits(plain, random_state, random_inputs, change):
+ATTRIBUTED = [
+    {},
+    {"normalization_type": "LNPre"},
+    {"normalization_type": None},
+    {"d_mlp": 0},
+    {"tied_embeddings": True},
+]
+
+
+@pytest.mark.parametrize("change", ATTRIBUTED)
+def test_logit_attributions_of_a_folded_model_add_up_to_the_logits(plain, random_state, random_inputs, change):
+    """Logits of the model as it was trained, its LayerNorms included, less the bias ``b_U``, which no part writes."""
     cfg = plain.replace(**change)
-    state = random_state(cfg)
-    if "ln_final.w" in state:  # transformer_lens attributes logits without the final LayerNorm's w and b
-        state["ln_final.w"].fill_(1.0)
-        state["ln_final.b"].fill_(0.0)
-    model = HookedTransformer(cfg, state, dtype=torch.float64)
+    trained = HookedTransformer(cfg, random_state(cfg), dtype=torch.float64)
+    model = trained.process_weights(fold_ln=cfg.normalization_type == "LN")
+    inputs = random_inputs(cfg)
+    logits, (_, cache) = trained(inputs), model.run_with_cache(inputs)
+    written = logits - model.b_U
+    right, wrong = inputs.roll(1, 1), (inputs + 1) % cfg.d_vocab
+    expected = written.gather(2, right[..., None]) - written.gather(2, wrong[..., None])
+    for parts in (
+        cache.decompose_resid(),
+        cache.stack_head_results(incl_remainder=True),
+        cache.get_full_resid_decomposition(expand_neurons=not cfg.attn_only),
+    ):
+        same(cache.logit_attrs(parts, right, wrong).sum(0), expected[..., 0], atol=1e-10)
+    last = cache.logit_attrs(cache.decompose_resid(pos_slice=-1), 4, pos_slice=-1, has_batch_dim=True).sum(0)
+    same(last.squeeze(), written[:, -1, 4], atol=1e-10)
+    for unit in ("component", "head"):
+        found = direct_logit_attribution(model, inputs, 4, 7, unit=unit).attribution.sum(0)
+        same(found.squeeze(), (written[..., 4] - written[..., 7])[:, -1], atol=1e-10)
+    same(cache.decompose_resid(apply_ln=True).sum(0) @ model.W_U, written, atol=1e-10)
+
+
+@pytest.mark.parametrize("change", ATTRIBUTED)
+def test_the_logit_lens_ends_at_the_logits(plain, random_state, random_inputs, change):
+    cfg = plain.replace(**change)
+    model = HookedTransformer(cfg, random_state(cfg), dtype=torch.float64)
     inputs = random_inputs(cfg)
     logits, cache = model.run_with_cache(inputs)
-    right, wrong = inputs.roll(1, 1), (inputs + 1) % cfg.d_vocab
-    expected = logits.gather(2, right[..., None]) - logits.gather(2, wrong[..., None])
-    parts = cache.decompose_resid()
-    same(cache.logit_attrs(parts, right, wrong).sum(0), expected[..., 0], atol=1e-10)
-    last = cache.logit_attrs(cache.decompose_resid(pos_slice=-1), 4, pos_slice=-1, has_batch_dim=True).sum(0)
-    same(last.squeeze(), logits[:, -1, 4], atol=1e-10)
-    if cfg.normalization_type:
-        lens = cache.accumulated_resid(apply_ln=True)[-1] @ model.W_U
-        same(lens, logits, atol=1e-10)
-        scaled = cache.apply_ln_to_stack(cache["resid_post", 0][None], layer=1)
-        centred = cache["resid_post", 0] - cache["resid_post", 0].mean(-1, keepdim=True)
-        same(scaled[0], centred / cache["scale", 1, "ln1"])
+    same(cache.accumulated_resid(apply_ln=True)[-1] @ model.W_U + model.b_U, logits, atol=1e-10)
+    same(logit_lens(model, inputs, positions=None).values[-1], logits, atol=1e-10)
+
+
+def test_a_stack_becomes_what_the_next_layer_reads(model, inputs):
+    model = model.process_weights()
+    _, cache = model.run_with_cache(inputs)
+    parts = cache.decompose_resid(1)
+    read = cache.apply_ln_to_stack(parts, layer=1).sum(0)
+    same(read, cache["normalized", 1, "ln1"])
+    same(cache["q", 1], torch.einsum("bpm,hmd->bphd", read, model.W_Q[1]) + model.b_Q[1])
+
+
+UNFOLDED = {
+    "logit_attrs": lambda model, cache: cache.logit_attrs(cache.decompose_resid(), 4, 5),
+    "logit_attrs of an item": lambda model, cache: cache.apply_slice_to_batch_dim(0).logit_attrs(
+        cache.decompose_resid()[:, 0], 4, has_batch_dim=False
+    ),
+    "direct_logit_attribution": lambda model, cache: direct_logit_attribution(model, answer_tokens=4, cache=cache),
+    "a cache made by hand": lambda model, cache: transformer_lens.ActivationCache(cache.cache_dict, model).logit_attrs(
+        cache.decompose_resid(), 4
+    ),
+    "apply_ln_to_stack": lambda model, cache: cache.apply_ln_to_stack(cache.decompose_resid(), layer=-1),
+    "apply_ln of an item": lambda model, cache: cache.apply_slice_to_batch_dim(0).decompose_resid(apply_ln=True),
+    "decompose_resid": lambda model, cache: cache.decompose_resid(apply_ln=True),
+    "accumulated_resid": lambda model, cache: cache.accumulated_resid(1, apply_ln=True),
+    "stack_head_results": lambda model, cache: cache.stack_head_results(apply_ln=True),
+    "stack_neuron_results": lambda model, cache: cache.stack_neuron_results(2, apply_ln=True),
+    "projected neurons": lambda model, cache: cache.stack_neuron_results(
+        2, apply_ln=True, project_output_onto=model.W_U
+    ),
+    "full decomposition": lambda model, cache: cache.get_full_resid_decomposition(
+        apply_ln=True, project_output_onto=model.W_U
+    ),
+    "to the MLP": lambda model, cache: cache.apply_ln_to_stack(cache.decompose_resid(1), layer=1, mlp_input=True),
+}
+
+
+@pytest.mark.parametrize("helper", UNFOLDED)
+@pytest.mark.parametrize("leaf", ["w", "b"])
+def test_attribution_through_a_layer_norm_that_is_not_folded_is_refused(plain, random_state, inputs, helper, leaf):
+    state = random_state(plain)
+    for name, tensor in state.items():
+        if name.endswith((".w", ".b")) and not name.endswith(leaf):
+            tensor.fill_(float(name.endswith(".w")))
+    model = HookedTransformer(plain, state, dtype=torch.float64)
+    with pytest.raises(ConfigError, match=r"^normalization_type = 'LN' is not allowed: 'LNPre' here"):
+        UNFOLDED[helper](model, model.run_with_cache(inputs)[1])
+    folded = model.process_weights()
+    UNFOLDED[helper](folded, folded.run_with_cache(inputs)[1])
+
+
+def test_a_fresh_model_s_layer_norms_need_no_folding(plain, inputs):
+    model = HookedTransformer(plain, seed=0, dtype=torch.float64)
+    logits, cache = model.run_with_cache(inputs)
+    same(cache.logit_attrs(cache.decompose_resid(), 4).sum(0), logits[..., 4])
 
 
 def test_singular_vectors(model):

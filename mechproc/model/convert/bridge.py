@@ -31,7 +31,7 @@ def to_bridge(cfg: ModelConfig, state: State) -> TransformerBridge:
 
     Raises ``ConfigError`` for what a bridge cannot hold: vector inputs, and tied embeddings, as it keeps two tensors.
     """
-    tied = "False, as a bridge keeps two tensors: untied(cfg, state) of convert.hooked_transformer makes them two"
+    tied = "False, as a bridge keeps two tensors: convert.folding.untied makes them two"
     require(not cfg.tied_embeddings, "tied_embeddings", True, tied)
     settings, tensors = to_hooked_transformer(cfg, state)
     weight = state["embed.W_E"]

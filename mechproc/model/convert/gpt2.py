@@ -144,7 +144,12 @@ def _gpt2_config(cfg: ModelConfig) -> GPT2Config:
     from transformers import GPT2Config
 
     require(cfg.input == "tokens", "input", cfg.input, "'tokens', as GPT-2 reads nothing else")
-    require(cfg.normalization_type == "LN", "normalization_type", cfg.normalization_type, "'LN', as in GPT-2")
+    require(
+        cfg.normalization_type == "LN",
+        "normalization_type",
+        cfg.normalization_type,
+        "'LN', as in GPT-2 (convert.folding.unfold_ln)",
+    )
     require(not cfg.attn_only, "d_mlp", cfg.d_mlp, "at least 1, as GPT-2 has MLPs")
     require(not cfg.unembed_bias, "unembed_bias", True, "False, as GPT-2 has no bias there")
     require(cfg.n_heads * (cfg.d_head or 0) == cfg.d_model, "d_head", cfg.d_head, "d_model / n_heads, as in GPT-2")

@@ -84,12 +84,12 @@ def from_hooked_transformer(
 ) -> tuple[ModelConfig, State]:
     """Our config and weights for a ``HookedTransformer.state_dict()`` and its ``cfg`` (or a mapping of its settings).
 
-    The weights are copies in their dtype. Folded LayerNorms (``LNPre``) become LayerNorms with weight 1 and bias 0; a
-    ``b_U`` other than zero becomes ``unembed_bias``; embeddings count as tied when ``tie_word_embeddings`` says so and
-    the two tensors are equal. ``source`` names the state dict in messages. Raises ``ConfigError`` for settings that are
-    unknown or that our models cannot follow, ``StoreError`` for tensors that do not fit.
+    The weights are copies in their dtype. A ``b_U`` other than zero becomes ``unembed_bias``; embeddings count as tied
+    when ``tie_word_embeddings`` says so and the two tensors are equal. ``source`` names the state dict in messages.
+    Raises ``ConfigError`` for settings that are unknown or that our models cannot follow, ``StoreError`` for tensors
+    that do not fit.
     """
-    ours, folded = _shape_from(cfg if isinstance(cfg, Mapping) else cfg.to_dict())
+    ours = _shape_from(cfg if isinstance(cfg, Mapping) else cfg.to_dict())
     state = dict(state_dict)
     for name in [name for name in state if name.endswith((".attn.mask", ".attn.IGNORE"))]:
         buffer = state.pop(name)
@@ -107,10 +107,11 @@ def from_hooked_transformer(
         else:  # HookedTransformer keeps two tensors, whatever the setting says
             ours = ours.replace(tied_embeddings=False)
     names = tensor_shapes(ours)
-    if folded:
-        _unfold(state, names, source)
-    elif ours.normalization_type and not any(name.endswith(("ln1.w", "ln_final.w")) for name in state):
+    has_ln = any(name.endswith(("ln1.w", "ln_final.w")) for name in state)
+    if ours.normalization_type == "LN" and not has_ln:
         raise StoreError(f"{source}: has no LayerNorm weights; if they are folded, normalization_type is 'LNPre'")
+    if ours.normalization_type == "LNPre" and has_ln:
+        raise StoreError(f"{source}: has LayerNorm weights, which a model of normalization_type 'LNPre' does not have")
     check_state(state, ours, source)
     return ours, {name: state[name].detach().clone(memory_format=torch.contiguous_format) for name in names}
 
@@ -169,17 +170,8 @@ def save_hooked_transformer(path: str | Path, cfg: ModelConfig, state: State) ->
     write_foreign(path, *to_hooked_transformer(cfg, state))
 
 
-def untied(cfg: ModelConfig, state: State) -> tuple[ModelConfig, State]:
-    """The same model with an unembedding of its own, a copy of the transposed token embedding where it was tied."""
-    if not cfg.tied_embeddings:
-        return cfg, state
-    cfg = cfg.replace(tied_embeddings=False)
-    state = state | {"unembed.W_U": state["embed.W_E"].T.clone(memory_format=torch.contiguous_format)}
-    return cfg, {name: state[name] for name in tensor_shapes(cfg)}
-
-
-def _shape_from(theirs: Mapping[str, Any]) -> tuple[ModelConfig, bool]:
-    """Our config for their settings, and whether LayerNorms are folded; ``tied_embeddings`` as the setting says."""
+def _shape_from(theirs: Mapping[str, Any]) -> ModelConfig:
+    """Our config for their settings; ``tied_embeddings`` as the setting says."""
     for field in theirs:
         if field not in KNOWN:
             raise ConfigError(
@@ -201,7 +193,7 @@ def _shape_from(theirs: Mapping[str, Any]) -> tuple[ModelConfig, bool]:
         require(plain.get("d_mlp") != 0, "d_mlp", 0, "at least 1 unless attn_only")
     norm = plain.get("normalization_type", "LN")
     require(norm in ("LN", "LNPre", None), "normalization_type", norm, "'LN', 'LNPre' (folded) or None")
-    plain["normalization_type"] = norm and "LN"
+    plain["normalization_type"] = norm
     if theirs.get("init_mode", "gpt2") == "gpt2" and _number(theirs, "initializer_range") > 0:
         plain["init_std"] = float(theirs["initializer_range"])
     plain["tied_embeddings"] = bool(theirs.get("tie_word_embeddings", False))
@@ -212,7 +204,7 @@ def _shape_from(theirs: Mapping[str, Any]) -> tuple[ModelConfig, bool]:
     require(out in (-1, cfg.d_vocab), "d_vocab_out", out, f"d_vocab = {cfg.d_vocab}, or -1 for the same")
     groups = theirs.get("n_key_value_heads")
     require(groups in (None, cfg.n_heads), "n_key_value_heads", groups, f"n_heads = {cfg.n_heads}, or None")
-    return cfg, norm == "LNPre"
+    return cfg
 
 
 def _number(settings: Mapping[str, Any], field: str) -> float:
@@ -225,14 +217,3 @@ def _number(settings: Mapping[str, Any], field: str) -> float:
 
 def _is_causal(mask: torch.Tensor) -> bool:
     return mask.ndim == 2 and torch.equal(mask.bool(), torch.ones_like(mask, dtype=torch.bool).tril())
-
-
-def _unfold(state: State, names: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Put the LayerNorms into a state whose LayerNorms are folded into what reads them."""
-    like = next(iter(state.values()))
-    for name, shape in names.items():
-        module, _, leaf = name.rpartition(".")
-        if module.rpartition(".")[2] in ("ln1", "ln2", "ln_final"):
-            if name in state:
-                raise StoreError(f"{source}: has {name}, but in a model of normalization_type 'LNPre' it is folded")
-            state[name] = torch.full(shape, float(leaf == "w"), dtype=like.dtype, device=like.device)

@@ -66,7 +66,7 @@ class PartRow:
 
 
 NO_MLP = "it has no MLPs (d_mlp = 0)"
-NO_LN = "it has no LayerNorms (normalization_type = None)"
+NO_LN = "it has no LayerNorms with weights (normalization_type is None or LNPre)"
 TIED = "its embeddings are tied: the one tensor W_E belongs to 'embed'"
 SAME_FOR_ALL = Undefined("position embeddings are the same in every item: nothing would change")
 NO_RESULT = Undefined("what it puts out are the logits, by which an ablation is measured")
@@ -170,7 +170,7 @@ PART_TABLE: tuple[PartRow, ...] = (
         zero=_feeds("the MLP reads; name L{layer}.mlp"),
         mean=_feeds("the MLP reads; name L{layer}.mlp"),
         resample="the MLP reads the other item: as at L{layer}.mlp",
-        missing="it has no LayerNorms (normalization_type = None), or no MLPs for one to feed (d_mlp = 0)",
+        missing=f"{NO_LN}, or no MLPs for one to feed (d_mlp = 0)",
     ),
     PartRow(
         "L{layer}.mlp",

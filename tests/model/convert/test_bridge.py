@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from mechproc.errors import ConfigError, StoreError
 from mechproc.model.convert.bridge import from_bridge, to_bridge
-from mechproc.model.convert.hooked_transformer import untied
+from mechproc.model.convert.folding import untied
 from mechproc.model.hooked import HookedTransformer
 
 BASE = {"d_model": 8, "d_head": 4, "n_layers": 2, "n_ctx": 9, "n_heads": 2, "d_vocab": 11, "d_mlp": 32}

@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
 from mechproc.errors import ConfigError, StoreError
+from mechproc.model.convert.folding import untied
 from mechproc.model.convert.hooked_transformer import (
     KNOWN,
     ONLY,
@@ -20,7 +21,6 @@ from mechproc.model.convert.hooked_transformer import (
     load_hooked_transformer,
     save_hooked_transformer,
     to_hooked_transformer,
-    untied,
 )
 from mechproc.model.hooked import HookedTransformer
 
@@ -153,7 +153,7 @@ def test_tied_embeddings_are_told_by_the_tensors(plain, random_state, random_inp
     tied = plain.replace(tied_embeddings=True)
     state, inputs = random_state(tied), random_inputs(tied)
     loose_cfg, loose = untied(tied, state)
-    assert not loose_cfg.tied_embeddings and untied(loose_cfg, loose) == (loose_cfg, loose)
+    assert not loose_cfg.tied_embeddings and untied(loose_cfg, loose)[0] == loose_cfg
     before = HookedTransformer(tied, state, dtype=torch.float64)(inputs)
     torch.testing.assert_close(HookedTransformer(loose_cfg, loose, dtype=torch.float64)(inputs), before)
 
@@ -214,7 +214,7 @@ def without(state, *ends):
         (lambda s: s, {"d_head": 2, "n_heads": 4}, "W_Q has shape [2, 8, 4], the config asks for [4, 8, 2]"),
         (lambda s: s, {"n_layers": 10**12}, "has 2 layers, n_layers = 1000000000000"),
         (lambda s: s, {"attn_only": True}, "tensor blocks.0.ln2.w does not belong"),
-        (lambda s: s, {"normalization_type": "LNPre"}, "has blocks.0.ln1.w, but in a model of normalization_type"),
+        (lambda s: s, {"normalization_type": "LNPre"}, "has LayerNorm weights, which a model of normalization_type"),
         (lambda s: theirs(norm="LNPre"), {}, "no LayerNorm weights; if they are folded, normalization_type is 'LNPre'"),
         (lambda s: s | {"blocks.1.attn.mask": torch.ones(9, 9)}, {}, "blocks.1.attn.mask is not the causal mask"),
         (lambda s: {}, {}, "has 0 layers, n_layers = 2"),

@@ -91,7 +91,7 @@ def test_body_is_attention_and_mlps_whatever_there_is():
 
 def finest(cfg: ModelConfig) -> list[str]:
     """The smallest parts of a model, counted out from its config."""
-    norm, tied = cfg.normalization_type is not None, cfg.tied_embeddings and not cfg.unembed_bias
+    norm, tied = cfg.normalization_type == "LN", cfg.tied_embeddings and not cfg.unembed_bias
     parts = ["embed", "pos", *(["ln_final"] if norm else []), *([] if tied else ["unembed"])]
     for layer in range(cfg.n_layers):
         all_heads = [f"L{layer}.H{head}" for head in range(cfg.n_heads)]
@@ -234,6 +234,7 @@ def test_expressions_are_read_from_left_to_right(terms, first):
         ("L0.ln2", {"d_mlp": 0}, r"or no MLPs for one to feed"),
         ("attn + ln", {"normalization_type": None}, r"'ln' is not in this model: it has no LayerNorms"),
         ("ln_final", {"normalization_type": None}, r"no LayerNorms"),
+        ("L0.ln1", {"normalization_type": "LNPre"}, r"no LayerNorms with weights"),
         ("unembed", {"tied_embeddings": True}, r"tied: the one tensor W_E belongs to 'embed'"),
         ("atn", {}, r"'atn' is not a part; did you mean 'attn'\? \(parts: all, body, attn"),
         ("attn + L0.h2", {}, r"'L0\.h2' is not a part; did you mean 'L0\.H2'\?"),

@@ -56,6 +56,8 @@ def refusal(cfg: ModelConfig) -> str | None:
     """Why the kernel cannot compute this model, in one line; ``None`` when it can."""
     if cfg.input != "tokens":
         return "the CPU kernel reads tokens, not vectors"
+    if cfg.normalization_type == "LNPre":
+        return "the CPU kernel has LayerNorms with weight and bias, or none"
     if cfg.d_head not in HEAD_WIDTHS:
         return f"the CPU kernel has heads of width {', '.join(map(str, HEAD_WIDTHS))}, not {cfg.d_head}"
     return None

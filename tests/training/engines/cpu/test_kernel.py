@@ -274,6 +274,7 @@ def test_wrong_shapes_are_refused(lanes: int):
 def test_models_it_does_not_cover_are_refused_with_the_reason():
     assert "width 4, 8, 16, 32, not 5" in str(refusal(ModelConfig(1, 2, 10, 8, 9)))
     assert "vectors" in str(refusal(ModelConfig(1, 2, 16, 8, 9, input="vectors", d_input=3)))
+    assert "LayerNorms" in str(refusal(ModelConfig(1, 2, 16, 8, 9, normalization_type="LNPre")))
     with pytest.raises(ConfigError, match="not 5"):
         CpuKernel(ModelConfig(1, 2, 10, 8, 9))
 
