@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import sys
 
 from mechproc import __version__
@@ -22,6 +23,9 @@ INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Whatever the user can mend ends in one line on standard error and exit code 1; Ctrl-C in 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that a console lacks, such as one of cp1252, is a "?"
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="mechproc", description="Which part of a model carries what it learned?")
     parser.add_argument("--version", action="version", version=f"mechproc {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

@@ -17,7 +17,8 @@ def add(subparsers: Any) -> None:
         "export",
         help="write a model for transformers (GPT-2) or for TransformerLens (HookedTransformer)",
         description="Writes a new folder with config.json and model.safetensors, which `mechproc import` reads too. "
-        "What the other side cannot hold is refused.",
+        "What the other side cannot hold is refused. The weights keep their dtype; --to tl names one other than "
+        "float32 in config.json (HookedTransformerConfig wants it as torch.NAME).",
     )
     parser.add_argument(
         "model", help="a model file, a folder with model.safetensors, such as a run's, or a donor, such as set:3"
@@ -33,7 +34,7 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, write, and say what it is."""
+    """Convert a model, write its folder and print its size."""
     from mechproc.cli.import_model import summary
     from mechproc.files import check_new_folder
     from mechproc.model.convert.gpt2 import save_gpt2
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     check_new_folder(args.out)
     cfg, state = _load(args.model)
     (save_gpt2 if args.to == "gpt2" else save_hooked_transformer)(args.out, cfg, state)
-    print(f"{args.out}: {summary(cfg)}")
+    print(f"{args.out}: {summary(cfg, state)}")
     return 0
 
 

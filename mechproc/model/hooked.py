@@ -27,7 +27,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.convert import folding
 from mechproc.model.forward import at_least_float32
 from mechproc.model.hooks import HookPoint, StrictlyHooked
-from mechproc.model.state import State, check_state, init_state, tensor_shapes
+from mechproc.model.state import State, check_state, dtype_of, init_state, tensor_shapes
 
 NO_TOKENIZER = "token numbers, as this model has no tokenizer"
 
@@ -42,9 +42,10 @@ class Output(NamedTuple):
 class HookedTransformer(StrictlyHooked):
     """The model of ``cfg`` with the weights of ``state``, or freshly initialised from ``seed``.
 
-    Weights are copied in and out: ``state`` is never aliased. The model has no dropout and is always in evaluation
-    mode. Activations: residual stream [batch, pos, d_model]; q, k, v, z [batch, pos, head, d_head]; scores and pattern
-    [batch, head, query, key]; results and split inputs [batch, pos, head, d_model].
+    Weights are copied in and out: ``state`` is never aliased. They keep their dtype unless ``dtype`` converts them;
+    fresh ones are float32. The model has no dropout and is always in evaluation mode. Activations: residual stream
+    [batch, pos, d_model]; q, k, v, z [batch, pos, head, d_head]; scores and pattern [batch, head, query, key]; results
+    and split inputs [batch, pos, head, d_model].
     """
 
     cfg: HookedConfig
@@ -56,7 +57,7 @@ class HookedTransformer(StrictlyHooked):
         *,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         state = init_state(cfg, seed) if state is None else state
@@ -160,8 +161,13 @@ class HookedTransformer(StrictlyHooked):
 
     @torch.no_grad()
     def load_state(self, state: State) -> None:
-        """Copy weights in; raises ``StoreError`` unless they are exactly those of the config."""
+        """Copy weights in; raises ``StoreError`` unless they are exactly those of the config.
+
+        ``ConfigError`` where their dtype is not the model's, as they would be rounded.
+        """
         check_state(state, self.cfg)
+        dtype, own = dtype_of(state), self.cfg.dtype
+        require(dtype == own, "dtype", dtype, f"{own}, as in the model: convert one of them first")
         for name, value in state.items():
             self.get_parameter(name).copy_(value)
 

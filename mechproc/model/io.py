@@ -24,8 +24,6 @@ from mechproc.model.state import State, check_state
 
 MODEL_FILE = "model.safetensors"
 """The name of a model's file in a folder."""
-DTYPES = (torch.float32, torch.float64)
-"""What weights may be."""
 
 
 def save_model(path: str | Path, cfg: ModelConfig, state: State, metadata: dict[str, Any] | None = None) -> Path:
@@ -36,7 +34,6 @@ def save_model(path: str | Path, cfg: ModelConfig, state: State, metadata: dict[
     """
     path = _file(path)
     check_state(state, cfg, source=str(path))
-    _check_dtypes(state, path)
     write_tensors(path, state, {"kind": "model", "config": cfg.to_dict(), "metadata": metadata or {}})
     return path
 
@@ -58,7 +55,6 @@ def load_model(path: str | Path) -> tuple[ModelConfig, State, dict[str, Any]]:
     if cfg.n_layers > len(state):  # before the names of that many layers are spelled out
         raise StoreError(f"{path}: n_layers = {cfg.n_layers}, but the file has {len(state)} tensors")
     check_state(state, cfg, source=str(path))
-    _check_dtypes(state, path)
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             warnings.warn(f"{path}: {name} has values that are not finite", RuntimeWarning, stacklevel=2)
@@ -99,10 +95,3 @@ def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
 def _file(path: str | Path) -> Path:
     path = Path(path)
     return path / MODEL_FILE if path.is_dir() else path
-
-
-def _check_dtypes(state: State, path: Path) -> None:
-    allowed = next(iter(state.values())).dtype
-    for name, tensor in state.items():
-        if tensor.dtype not in DTYPES or tensor.dtype != allowed:
-            raise StoreError(f"{path}: tensor {name} is {tensor.dtype}; all must be float32, or all float64")

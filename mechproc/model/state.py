@@ -96,7 +96,7 @@ def weights_digest(cfg: ModelConfig, state: State) -> str:
 
 
 def check_state(state: State, cfg: ModelConfig, source: str = "state") -> None:
-    """Raise a ``StoreError`` unless ``state`` has exactly the tensors of ``cfg``, in their shapes."""
+    """Raise a ``StoreError`` unless ``state`` has exactly the tensors of ``cfg``, in their shapes and one dtype."""
     shapes = tensor_shapes(cfg)
     for name in shapes:
         if name not in state:
@@ -108,6 +108,7 @@ def check_state(state: State, cfg: ModelConfig, source: str = "state") -> None:
             raise StoreError(
                 f"{source}: tensor {name} has shape {list(tensor.shape)}, the config asks for {list(shapes[name])}"
             )
+    dtype_of(state, source)
 
 
 def dtype_of(state: State, source: str = "state") -> torch.dtype:

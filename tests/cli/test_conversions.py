@@ -58,12 +58,44 @@ def test_a_state_dict_of_torch_save_with_its_settings_elsewhere(tmp_path, ours, 
     torch.save(load_file(tmp_path / "tl" / "model.safetensors"), tmp_path / "model.pt")
     (tmp_path / "tl" / "config.json").rename(tmp_path / "settings.json")
     arguments = ["import", tmp_path / "model.pt", tmp_path / "back.safetensors"]
-    assert "its settings are missing" in call(capsys, *arguments)[2]
+    assert "is a pickle, read only with" in call(capsys, *arguments)[2]
+    assert "its settings are missing" in call(capsys, *arguments, "--allow-pickle")[2]
     arguments += ["--config", tmp_path / "settings.json"]
     assert "is a pickle, read only with" in call(capsys, *arguments)[2]
     assert not (tmp_path / "back.safetensors").exists()
     assert call(capsys, *arguments, "--allow-pickle")[0] == 0
     same_model(tmp_path / "back.safetensors", CFG)
+
+
+def test_a_checkpoint_of_nanogpt_and_other_files_of_torch_save(tmp_path, capsys):
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 9, "vocab_size": 11}
+    linear = {"attn.c_attn": (24, 8), "attn.c_proj": (8, 8), "mlp.c_fc": (32, 8), "mlp.c_proj": (8, 32)}
+    shapes = {"wte": (11, 8), "wpe": (9, 8), "ln_f": (8,), "h.0.ln_1": (8,), "h.0.ln_2": (8,)}
+    shapes |= {f"h.0.{name}": shape for name, shape in linear.items()}
+    model = {f"transformer.{name}.weight": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    model["lm_head.weight"] = model["transformer.wte.weight"]
+    torch.save({"model": model, "model_args": sizes | {"bias": False, "dropout": 0.0}}, tmp_path / "ckpt.pt")
+    out = tmp_path / "out.safetensors"
+    assert "is a pickle, read only with" in call(capsys, "import", tmp_path / "ckpt.pt", out)[2]
+    assert call(capsys, "import", tmp_path / "ckpt.pt", out, "--allow-pickle")[0] == 0
+    cfg, state, _ = load_model(out)
+    assert cfg.tied_embeddings and torch.equal(state["blocks.0.mlp.W_in"], model["transformer.h.0.mlp.c_fc.weight"].T)
+    torch.save({"state_dict": model, "epoch": 3}, tmp_path / "other.pt")
+    (tmp_path / "other.json").write_text(json.dumps({"n_layers": 1, "d_model": 8}))
+    err = call(capsys, "import", tmp_path / "other.pt", tmp_path / "new.safetensors", "--allow-pickle")[2]
+    assert "does not hold named tensors" in err and "state_dict, epoch" in err
+
+
+def test_the_dtype_is_kept_and_printed(tmp_path, capsys):
+    state = {name: tensor.bfloat16() for name, tensor in weights(CFG).items()}
+    file = save_model(tmp_path / "ours.safetensors", CFG, state)
+    for to in ("gpt2", "tl"):
+        assert call(capsys, "export", file, tmp_path / to, "--to", to)[1].endswith(" parameters, bfloat16\n")
+        code, out, _ = call(capsys, "import", tmp_path / to, tmp_path / f"{to}.safetensors")
+        assert code == 0 and out.endswith(" parameters, bfloat16\n")
+        found = load_model(tmp_path / f"{to}.safetensors")[1]
+        assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
 
 def test_a_folder_of_a_model_can_be_exported(tmp_path, capsys):

@@ -58,6 +58,18 @@ def test_wrong_weights_are_refused(plain, model):
         model.load_state({name: tensor for name, tensor in state.items() if name != "ln_final.b"})
 
 
+def test_weights_keep_their_dtype_unless_it_is_asked_for(plain, random_state):
+    state = random_state(plain)
+    assert HookedTransformer(plain, state).cfg.dtype is torch.float64
+    assert HookedTransformer(plain).cfg.dtype is torch.float32
+    model = HookedTransformer(plain, state, dtype=torch.float32)
+    assert model.cfg.dtype is torch.float32 and model.state()["embed.W_E"].dtype is torch.float32
+    with pytest.raises(ConfigError, match=r"^dtype = torch\.float64 is not allowed: torch\.float32"):
+        model.load_state(state)
+    with pytest.raises(StoreError, match=r"ln_final\.b is torch\.float32"):
+        HookedTransformer(plain, state | {"ln_final.b": state["ln_final.b"].float()})
+
+
 def test_stacked_weights(plain, model):
     shapes = {"W_Q": (2, 2, 8, 4), "W_K": (2, 2, 8, 4), "W_V": (2, 2, 8, 4), "W_O": (2, 2, 4, 8), "b_Q": (2, 2, 4)}
     shapes |= {"b_K": (2, 2, 4), "b_V": (2, 2, 4), "b_O": (2, 8), "W_in": (2, 8, 32), "b_in": (2, 32)}

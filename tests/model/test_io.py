@@ -200,10 +200,17 @@ def test_flipped_bytes_load_or_are_refused(file: Path) -> None:
     assert refused > 100  # some flips only change a number's last digit or the metadata
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
-def test_other_dtypes_are_refused_both_ways(file: Path, state: State, dtype: torch.dtype) -> None:
-    with pytest.raises(StoreError, match="all must be float32, or all float64"):
-        save_model(file, CFG, {name: t.to(dtype) for name, t in state.items()})
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_kept(tmp_path: Path, state: State, dtype: torch.dtype) -> None:
+    state = {name: t.to(dtype) for name, t in state.items()}
+    save_model(tmp_path / "m.safetensors", CFG, state)
+    _, found, _ = load_model(tmp_path / "m.safetensors")
+    assert all(found[name].dtype is dtype and torch.equal(found[name], t) for name, t in state.items())
+
+
+def test_other_dtypes_are_refused_both_ways(file: Path, state: State) -> None:
+    with pytest.raises(StoreError, match=r"embed\.W_E is torch\.int64"):
+        save_model(file, CFG, {name: t.to(torch.int64) for name, t in state.items()})
     with pytest.raises(StoreError, match=r"ln_final\.w is torch\.float64"):
         save_model(file, CFG, state | {"ln_final.w": state["ln_final.w"].double()})
     header, data = header_of(file.read_bytes())

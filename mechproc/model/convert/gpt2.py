@@ -16,9 +16,14 @@ import torch
 from mechproc.errors import ConfigError, StoreError, require
 from mechproc.files import check_new_folder, read_json
 from mechproc.model.config import ModelConfig
-from mechproc.model.convert.folder import CONFIG_FILE, read_foreign_tensors, write_foreign
-from mechproc.model.io import MODEL_FILE
-from mechproc.model.state import State, check_state, tensor_shapes
+from mechproc.model.convert.folder import (
+    CONFIG_FILE,
+    read_foreign_tensors,
+    weights_of,
+    without_wrappers,
+    write_foreign,
+)
+from mechproc.model.state import State, check_state, dtype_of, tensor_shapes
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -79,8 +84,8 @@ def from_gpt2(model: Any) -> tuple[ModelConfig, State]:
     Its dropout is left behind: a ``ModelConfig`` has none. Raises ``ConfigError`` for settings that our models cannot
     follow, ``StoreError`` for tensors that do not fit.
     """
-    cfg = _config_from(model.config.to_dict())
-    return cfg, _state_from(model.state_dict(), cfg, type(model).__name__)
+    cfg = config_from(model.config.to_dict())
+    return cfg, state_from(model.state_dict(), cfg, type(model).__name__)
 
 
 def to_gpt2(cfg: ModelConfig, state: State) -> GPT2LMHeadModel:
@@ -102,17 +107,16 @@ def to_gpt2(cfg: ModelConfig, state: State) -> GPT2LMHeadModel:
 
 
 def load_gpt2(path: str | Path, allow_pickle: bool = False) -> tuple[ModelConfig, State]:
-    """Read ``config.json`` and ``model.safetensors`` of a GPT-2 folder as ``transformers`` writes it.
+    """Read ``config.json`` and ``model.safetensors`` of a GPT-2 folder as ``transformers`` writes it, shards included.
 
-    ``pytorch_model.bin`` is read only with ``allow_pickle``, and then as plain tensors (``weights_only``). Raises
-    ``StoreError`` for files that are missing or broken, ``ConfigError`` for settings our models cannot follow.
+    The weights keep their dtype. ``pytorch_model.bin`` is read only with ``allow_pickle``, and then as plain tensors
+    (``weights_only``). Raises ``StoreError`` for files that are missing or broken, ``ConfigError`` for settings that
+    our models cannot follow.
     """
     folder = Path(path)
-    cfg = _config_from(read_json(folder / CONFIG_FILE))
-    weights, pickled = folder / MODEL_FILE, folder / "pytorch_model.bin"
-    if not weights.exists() and pickled.exists():
-        weights = pickled
-    return cfg, _state_from(read_foreign_tensors(weights, allow_pickle), cfg, str(weights))
+    cfg = config_from(read_json(folder / CONFIG_FILE))
+    weights = weights_of(folder)
+    return cfg, state_from(read_foreign_tensors(weights, allow_pickle), cfg, str(weights))
 
 
 def save_gpt2(path: str | Path, cfg: ModelConfig, state: State) -> None:
@@ -127,17 +131,18 @@ def save_gpt2(path: str | Path, cfg: ModelConfig, state: State) -> None:
     write_foreign(path, json.loads(config.to_json_string()), _tensors_from(state, cfg))
 
 
-def _config_from(plain: dict[str, Any]) -> ModelConfig:
+def config_from(plain: dict[str, Any], where: str = "config.json") -> ModelConfig:
+    """Our config for GPT-2's; ``where`` names it in messages. Raises ``ConfigError`` as ``from_gpt2``."""
     plain = DEFAULTS | plain
     for field, only in ONLY.items():
         require(plain.get(field, only) == only, field, plain.get(field), f"{only!r} is all our models can follow")
     missing = [theirs for theirs in SETTINGS.values() if theirs not in plain]
     if missing:
-        raise ConfigError(f"config.json: {missing[0]} is missing")
+        raise ConfigError(f"{where}: {missing[0]} is missing")
     activation = plain["activation_function"]
     require(activation in ("gelu_new", "gelu", "relu"), "activation_function", activation, "gelu_new, gelu or relu")
     require(plain["n_inner"] != 0, "n_inner", 0, "at least 1, or None for 4 n_embd")
-    return ModelConfig.from_dict({ours: plain[theirs] for ours, theirs in SETTINGS.items()}, "config.json")
+    return ModelConfig.from_dict({ours: plain[theirs] for ours, theirs in SETTINGS.items()}, where)
 
 
 def _gpt2_config(cfg: ModelConfig) -> GPT2Config:
@@ -176,12 +181,12 @@ def _tensors_from(state: State, cfg: ModelConfig) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _state_from(tensors: dict[str, torch.Tensor], cfg: ModelConfig, source: str) -> State:
+def state_from(tensors: dict[str, torch.Tensor], cfg: ModelConfig, source: str) -> State:
     """The inverse of ``_tensors_from``, for what a file holds: names, shapes and ties are checked first."""
     # The oldest checkpoints lack the prefix and hold their causal masks.
     masks = (".attn.bias", ".attn.masked_bias")
     named: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in without_wrappers(tensors).items():
         short = name.removeprefix("transformer.")
         if short in named:
             raise StoreError(f"{source}: has {short} twice, with and without the prefix 'transformer.'")
@@ -217,5 +222,6 @@ def _state_from(tensors: dict[str, torch.Tensor], cfg: ModelConfig, source: str)
         state[f"{ours}.attn.W_O"] = named[f"{theirs}.attn.c_proj.weight"].unflatten(0, (cfg.n_heads, -1))
     if not cfg.tied_embeddings:
         state["unembed.W_U"] = named["lm_head.weight"].T
+    dtype_of(state, source)
     # In the order and layout of every other state.
     return {name: state[name].detach().clone(memory_format=torch.contiguous_format) for name in tensor_shapes(cfg)}

@@ -17,9 +17,14 @@ from mechproc.config import nearest
 from mechproc.errors import ConfigError, StoreError, require
 from mechproc.files import read_json
 from mechproc.model.config import ModelConfig
-from mechproc.model.convert.folder import CONFIG_FILE, read_foreign_tensors, write_foreign
-from mechproc.model.io import MODEL_FILE
-from mechproc.model.state import State, check_state, tensor_shapes
+from mechproc.model.convert.folder import (
+    CONFIG_FILE,
+    read_foreign_tensors,
+    weights_of,
+    without_wrappers,
+    write_foreign,
+)
+from mechproc.model.state import State, check_state, dtype_of, tensor_shapes
 
 SHAPE = ("n_layers", "n_heads", "d_model", "n_ctx", "d_vocab", "d_head", "d_mlp", "act_fn", "normalization_type", "eps")
 """Settings with one name and one meaning in both."""
@@ -75,6 +80,10 @@ WITHOUT_EFFECT = {
     *("norm_topk_prob", "ungroup_grouped_query_attention", "vision_hidden_size", "vision_num_layers"),
     *("vision_num_heads", "mm_tokens_per_image"),
 }
+OTHER_NAMES = "a GPT-2 of transformers is a folder with config.json, a nanoGPT a checkpoint with model and model_args"
+"""What else a state dict may be, for messages."""
+WRITE_SETTINGS = 'json.dump(model.cfg.to_dict(), open("model.json", "w"), default=str)'
+"""What writes the settings of a HookedTransformer, ``default=str`` for those that JSON cannot hold."""
 KNOWN = {*SHAPE, *ONLY, *SPECIAL, *WITHOUT_EFFECT}
 """Every setting of HookedTransformerConfig 3.9 and of TransformerBridgeConfig 4.3."""
 
@@ -90,7 +99,9 @@ def from_hooked_transformer(
     that do not fit.
     """
     ours = _shape_from(cfg if isinstance(cfg, Mapping) else cfg.to_dict())
-    state = dict(state_dict)
+    state = without_wrappers(dict(state_dict))
+    if state and not any(name.startswith(("embed.", "pos_embed.", "blocks.")) for name in state):
+        raise StoreError(f"{source}: {next(iter(state))} is not a name of HookedTransformer's; {OTHER_NAMES}")
     for name in [name for name in state if name.endswith((".attn.mask", ".attn.IGNORE"))]:
         buffer = state.pop(name)
         if name.endswith(".mask") and buffer.numel() and not _is_causal(buffer):
@@ -119,10 +130,11 @@ def from_hooked_transformer(
 def to_hooked_transformer(cfg: ModelConfig, state: State) -> tuple[dict[str, Any], State]:
     """Settings for ``HookedTransformerConfig`` and a state dict; ``from_hooked_transformer`` is the inverse.
 
-    HookedTransformer loads it with ``strict=False``, as its causal masks are left out. The tensors share memory with
-    ``state``. ``W_U`` and ``b_U`` are always there, as in HookedTransformer, which keeps tied embeddings as two tensors
-    and has no model without a bias: a ``b_U`` of zeros comes back as none. Raises ``ConfigError`` for vector inputs,
-    which it does not have.
+    The settings hold the ``dtype`` (a ``torch.dtype``), as HookedTransformer would otherwise round what it loads to
+    float32. It loads the state dict with ``strict=False``, as its causal masks are left out. The tensors share memory
+    with ``state``. ``W_U`` and ``b_U`` are always there, as in HookedTransformer, which keeps tied embeddings as two
+    tensors and has no model without a bias: a ``b_U`` of zeros comes back as none. Raises ``ConfigError`` for vector
+    inputs, which it does not have.
     """
     require(cfg.input == "tokens", "input", cfg.input, "'tokens', as HookedTransformer reads nothing else")
     check_state(state, cfg)
@@ -133,6 +145,7 @@ def to_hooked_transformer(cfg: ModelConfig, state: State) -> tuple[dict[str, Any
         "tie_word_embeddings": cfg.tied_embeddings,
         "init_mode": "gpt2",
         "initializer_range": cfg.init_std,
+        "dtype": dtype_of(state),
     }
     W_U = state["embed.W_E"].T if cfg.tied_embeddings else state["unembed.W_U"]
     return settings, {"unembed.b_U": W_U.new_zeros(cfg.d_vocab)} | state | {"unembed.W_U": W_U}
@@ -143,18 +156,25 @@ def load_hooked_transformer(
 ) -> tuple[ModelConfig, State]:
     """Read a state dict from a file, or from ``model.safetensors`` of a folder, with its settings.
 
-    The settings are JSON: ``config``, or the file's name with ``.json``, or ``config.json`` beside it. A file of
-    ``torch.save`` is read only with ``allow_pickle``, as plain tensors. Errors: those of ``from_hooked_transformer``,
-    and ``StoreError`` for files that are missing or broken.
+    The settings are JSON: ``config``, or the file's name with ``.json``, or ``config.json`` beside it. In
+    TransformerLens 3.x and before, these lines write both, ``default=str`` for values such as ``torch.float32``::
+
+        import json, torch
+        torch.save(model.state_dict(), "model.pt")
+        json.dump(model.cfg.to_dict(), open("model.json", "w"), default=str)
+
+    A file of ``torch.save`` is read only with ``allow_pickle``, as plain tensors. Errors: those of
+    ``from_hooked_transformer``, and ``StoreError`` for files that are missing or broken.
     """
     path = Path(path)
-    path = path / MODEL_FILE if path.is_dir() else path
+    path = weights_of(path) if path.is_dir() else path
     if not path.exists():
         raise StoreError(f"{path} does not exist")
     beside = [path.with_suffix(".json"), path.with_name(CONFIG_FILE)] if config is None else [Path(config)]
     found = next((file for file in beside if file.exists()), None)
     if found is None:
-        raise StoreError(f"{path}: its settings are missing ({' or '.join(map(str, beside))} does not exist)")
+        missing = f"{' or '.join(map(str, beside))} does not exist"
+        raise StoreError(f"{path}: its settings are missing ({missing}; write them by {WRITE_SETTINGS})")
     settings = read_json(found)
     try:
         return from_hooked_transformer(read_foreign_tensors(path, allow_pickle), settings, str(path))
@@ -165,9 +185,15 @@ def load_hooked_transformer(
 def save_hooked_transformer(path: str | Path, cfg: ModelConfig, state: State) -> None:
     """Write a new folder with both files, which ``load_hooked_transformer`` reads; whole, or not at all.
 
+    A dtype other than float32 is among the settings by its name, such as ``"float64"``: HookedTransformerConfig wants
+    ``getattr(torch, name)``, and raises an error for the name, so that the weights are not rounded without notice.
     Raises ``StoreError`` when the folder exists and is not empty, ``ConfigError`` as ``to_hooked_transformer``.
     """
-    write_foreign(path, *to_hooked_transformer(cfg, state))
+    settings, tensors = to_hooked_transformer(cfg, state)
+    dtype = settings.pop("dtype")
+    if dtype != torch.float32:
+        settings["dtype"] = str(dtype).removeprefix("torch.")
+    write_foreign(path, settings, tensors)
 
 
 def _shape_from(theirs: Mapping[str, Any]) -> ModelConfig:

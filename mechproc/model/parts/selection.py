@@ -101,12 +101,15 @@ class Selection:
     def write(self, state: State, values: State) -> State:
         """A new state, equal to ``state`` but for the selected weights: these are ``values``, in the form of ``read``.
 
-        Tensors with nothing selected are shared with ``state``; those with something selected are copies.
+        Tensors with nothing selected are shared with ``state``; those with something selected are copies. A
+        ``PartError`` names a tensor whose values have another dtype, as they would be rounded.
         """
         written = dict(state)
         for name, indices in self.tensors().items():
             self._check(name, state)
             tensor = state[name].detach().clone()
+            if values[name].dtype != tensor.dtype:
+                raise PartError(f"tensor {name} is {values[name].dtype} and would be rounded to {tensor.dtype}")
             if indices is None:
                 tensor.copy_(values[name])
             else:

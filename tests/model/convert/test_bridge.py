@@ -113,6 +113,15 @@ def test_from_bridge(made, plain, random_inputs):
     assert cfg.tied_embeddings == (made == "around GPT-2")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_keep_their_dtype(plain, dtype, random_state):
+    state = {name: tensor.to(dtype) for name, tensor in random_state(plain).items()}
+    bridge = to_bridge(plain, state)
+    assert {parameter.dtype for parameter in bridge.parameters()} == {dtype}
+    _, found = from_bridge(bridge)
+    assert all(tensor.dtype is dtype and torch.equal(tensor, state[name]) for name, tensor in found.items())
+
+
 @pytest.mark.parametrize("make", [lambda: native(act_fn="gelu"), around_gpt2])
 def test_processed_weights(make, plain, random_inputs):
     """What ``enable_compatibility_mode`` folds and centres: other weights, and logits that differ by a constant."""

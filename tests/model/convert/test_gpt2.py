@@ -193,7 +193,10 @@ def without(tensors, name):
         ),
         (lambda t: {}, "has 0 layers, n_layer = 2"),
         (lambda t: t | {"wte.weight": torch.zeros(11, 8)}, r"has wte\.weight twice"),
-        (lambda t: {n: x.half() for n, x in t.items()}, "is torch.float16: convert the weights to float32 first"),
+        (
+            lambda t: t | {"transformer.ln_f.bias": torch.zeros(8).half()},
+            r"ln_final\.b is torch\.float16; all must have one",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit(folder, change, error):
@@ -224,6 +227,74 @@ def test_settings_that_do_not_fit(folder):
         load_gpt2(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_keep_their_dtype(plain, tmp_path, dtype, random_state):
+    state = {name: tensor.to(dtype) for name, tensor in random_state(plain).items()}
+    theirs = to_gpt2(plain, state)
+    save_gpt2(tmp_path / "ours", plain, state)
+    read = GPT2LMHeadModel.from_pretrained(tmp_path / "ours")
+    read.save_pretrained(tmp_path / "theirs")
+    assert theirs.dtype is dtype and read.dtype is dtype
+    for found in (from_gpt2(theirs), from_gpt2(read), load_gpt2(tmp_path / "ours"), load_gpt2(tmp_path / "theirs")):
+        assert states_equal(found[1], state)
+    assert HookedTransformer(plain, state).cfg.dtype is dtype
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_shards(plain, tmp_path, random_state, pickled):
+    """As ``transformers`` writes a large model: several files, and an index of what each of them holds."""
+    state, folder = random_state(plain), tmp_path / "shards"
+    to_gpt2(plain, state).save_pretrained(folder, max_shard_size="2KB")
+    index = folder / "model.safetensors.index.json"
+    if pickled:  # of transformers before 5
+        names = {path.name: f"pytorch_{path.stem}.bin" for path in folder.glob("model-*.safetensors")}
+        plain_index = json.loads(index.read_text())
+        plain_index["weight_map"] = {name: names[shard] for name, shard in plain_index["weight_map"].items()}
+        for shard, name in names.items():
+            torch.save(load_file(folder / shard), folder / name)
+            (folder / shard).unlink()
+        index.unlink()
+        index = folder / "pytorch_model.bin.index.json"
+        index.write_text(json.dumps(plain_index))
+        with pytest.raises(StoreError, match=r"pytorch_model-00001-of-.*\.bin is a pickle"):
+            load_gpt2(folder)
+    assert len(set(json.loads(index.read_text())["weight_map"].values())) > 2
+    found_cfg, found = load_gpt2(folder, allow_pickle=pickled)
+    assert found_cfg == plain and states_equal(found, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda m: m | {"transformer.wte.weight": "../model.safetensors"}, "weight_map is not a table of tensors and"),
+        (lambda m: m | {"transformer.wte.weight": 3}, "weight_map is not a table"),
+        (lambda m: {}, "weight_map is not a table"),
+        (lambda m: m | {"extra": next(iter(m.values()))}, "tensor extra is not in model-000"),
+        (
+            lambda m: without(m, "transformer.wpe.weight"),
+            "has tensor transformer.wpe.weight, which model",
+        ),
+        (lambda m: m | {"transformer.wpe.weight": "gone.safetensors"}, "gone.safetensors cannot be read: No such file"),
+    ],
+)
+def test_shards_that_do_not_fit_their_index(plain, tmp_path, random_state, change, error):
+    to_gpt2(plain, random_state(plain)).save_pretrained(tmp_path, max_shard_size="2KB")
+    index = tmp_path / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    index.write_text(json.dumps(content | {"weight_map": change(content["weight_map"])}))
+    with pytest.raises(StoreError, match=re.escape(error)):
+        load_gpt2(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_names_of_compiled_and_parallel_models(plain, folder, prefix):
+    _, expected = load_gpt2(folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    found_cfg, found = load_gpt2(folder)
+    assert found_cfg == plain and states_equal(found, expected)
+
+
 class Hostile:
     def __reduce__(self):
         return (print, ("a pickle ran code",))
@@ -243,7 +314,7 @@ def test_broken_and_hostile_files(folder, tmp_path, capsys, plain, random_state)
         load_gpt2(folder, allow_pickle=True)
     for wrong in ([1, 2], {"h.0": 3}, {3: torch.zeros(2)}):
         torch.save(wrong, folder / "pytorch_model.bin")
-        with pytest.raises(StoreError, match="does not hold named tensors"):
+        with pytest.raises(StoreError, match="does not hold named tensors and nothing else"):
             load_gpt2(folder, allow_pickle=True)
     assert "ran code" not in capsys.readouterr().out
     for text in ("{", "[1]", "\udcff"):

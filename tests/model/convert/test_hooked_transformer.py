@@ -139,6 +139,42 @@ def test_to_and_back(cfg, random_state):
     assert all(torch.equal(found[name], state[name]) for name in state)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_weights_and_settings_keep_the_dtype(plain, tmp_path, dtype, random_state):
+    state = {name: tensor.to(dtype) for name, tensor in random_state(plain).items()}
+    settings, state_dict = to_hooked_transformer(plain, state)
+    assert settings["dtype"] is dtype and {t.dtype for t in state_dict.values()} == {dtype}
+    save_hooked_transformer(tmp_path / "model", plain, state)
+    written = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert written.get("dtype", "float32") == str(dtype).removeprefix("torch.")
+    _, found = load_hooked_transformer(tmp_path / "model")
+    assert all(tensor.dtype is dtype and torch.equal(tensor, state[name]) for name, tensor in found.items())
+
+
+def test_settings_are_written_as_the_help_says(tmp_path):
+    """A dtype and a device are no JSON; ``default=str`` spells them."""
+    state_dict = theirs()
+    torch.save(state_dict, tmp_path / "model.pt")
+    settings = settings_3_9(dtype=torch.float64, device=torch.device("cpu"))
+    with (tmp_path / "model.json").open("w") as file:
+        json.dump(settings, file, default=str)
+    cfg, state = load_hooked_transformer(tmp_path / "model.pt", allow_pickle=True)
+    assert cfg == from_hooked_transformer(state_dict, settings)[0]
+    assert torch.equal(state["embed.W_E"], state_dict["embed.W_E"])
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_names_of_compiled_and_parallel_models(prefix):
+    expected = from_hooked_transformer(theirs(), BASE)[1]
+    found = from_hooked_transformer({prefix + name: tensor for name, tensor in theirs().items()}, BASE)[1]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_folded_model_stays_folded(plain, random_inputs):
+    cfg, state = from_hooked_transformer(theirs(norm="LNPre"), BASE | {"normalization_type": "LNPre"})
+    assert cfg.normalization_type == "LNPre" and not any(".ln" in name or name.startswith("ln") for name in state)
+
+
 def test_every_setting_of_transformer_lens_is_known():
     assert TransformerBridgeConfig(**BASE).to_dict().keys() <= KNOWN
     assert settings_3_9().keys() <= KNOWN
@@ -218,6 +254,12 @@ def without(state, *ends):
         (lambda s: theirs(norm="LNPre"), {}, "no LayerNorm weights; if they are folded, normalization_type is 'LNPre'"),
         (lambda s: s | {"blocks.1.attn.mask": torch.ones(9, 9)}, {}, "blocks.1.attn.mask is not the causal mask"),
         (lambda s: {}, {}, "has 0 layers, n_layers = 2"),
+        (lambda s: {"transformer.wte.weight": torch.zeros(3)}, {}, "transformer.wte.weight is not a name of Hooked"),
+        (
+            lambda s: s | {"ln_final.b": s["ln_final.b"].float()},
+            {},
+            "tensor ln_final.b is torch.float32; all must have",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit(change, settings, error):
@@ -244,7 +286,9 @@ def test_folders_round_trip(cfg, tmp_path, random_state):
 
 def test_where_the_settings_are_found(tmp_path):
     save_file(theirs(), tmp_path / "a.safetensors")
-    with pytest.raises(StoreError, match=r"settings are missing \(.*a\.json or .*config\.json does not exist\)"):
+    with pytest.raises(
+        StoreError, match=r"settings are missing \(.*a\.json or .*config\.json does not exist; .*default=str"
+    ):
         load_hooked_transformer(tmp_path / "a.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(BASE | {"act_fn": "gelu"}))
     assert load_hooked_transformer(tmp_path / "a.safetensors")[0].act_fn == "gelu"
