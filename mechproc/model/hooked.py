@@ -4,12 +4,14 @@ Hook names, weight names and weight shapes are those of TransformerLens's class 
 ``ActivationCache`` and ``patching`` work on it. One thing is stricter: a hook that does not exist, or that never fires,
 is an error.
 
-This file, ``components.py``, ``hooking.py`` and ``tl_bridge.py`` are the only ones that import transformer_lens.
+Of this package, ``hooked``, ``components``, ``hooks``, ``cache`` and ``convert.bridge`` import transformer_lens, and no
+other module does.
 """
 # ruff: noqa: N802, N815  the names are the field's
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,7 +29,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.convert import folding
 from mechproc.model.forward import at_least_float32
 from mechproc.model.hooks import HookPoint, StrictlyHooked
-from mechproc.model.state import State, check_state, dtype_of, init_state, tensor_shapes
+from mechproc.model.state import State, check_state, dtype_of, init_state, n_parameters, tensor_shapes
 
 NO_TOKENIZER = "token numbers, as this model has no tokenizer"
 
@@ -43,9 +45,9 @@ class HookedTransformer(StrictlyHooked):
     """The model of ``cfg`` with the weights of ``state``, or freshly initialised from ``seed``.
 
     Weights are copied in and out: ``state`` is never aliased. They keep their dtype unless ``dtype`` converts them;
-    fresh ones are float32. The model has no dropout and is always in evaluation mode. Activations: residual stream
-    [batch, pos, d_model]; q, k, v, z [batch, pos, head, d_head]; scores and pattern [batch, head, query, key]; results
-    and split inputs [batch, pos, head, d_model].
+    fresh ones are float32. ``name`` is shown by ``repr`` and in notebooks. The model has no dropout and is always in
+    evaluation mode. Activations: residual stream [batch, pos, d_model]; q, k, v, z [batch, pos, head, d_head]; scores
+    and pattern [batch, head, query, key]; results and split inputs [batch, pos, head, d_model].
     """
 
     cfg: HookedConfig
@@ -58,8 +60,10 @@ class HookedTransformer(StrictlyHooked):
         seed: int = 0,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__()
+        self.name = name
         state = init_state(cfg, seed) if state is None else state
         check_state(state, cfg)
         self.cfg = HookedConfig(**cfg.to_dict())
@@ -246,7 +250,7 @@ class HookedTransformer(StrictlyHooked):
         for step, wanted in steps.items():
             if wanted:
                 cfg, state = step(cfg, state)
-        return HookedTransformer(cfg, state, device=self.cfg.device, dtype=self.cfg.dtype)
+        return HookedTransformer(cfg, state, device=self.cfg.device, name=self.name)
 
     def require_folded_ln(self, layer: int | None, mlp_input: bool = False) -> None:
         """Raise ``ConfigError`` unless a LayerNorm is a plain normalisation: no weight but 1 and no bias but 0.
@@ -281,6 +285,33 @@ class HookedTransformer(StrictlyHooked):
         require(not isinstance(tokens, str), "tokens", tokens, NO_TOKENIZER)
         self.require_folded_ln(None)
         return self.W_U.T[tokens]
+
+    # ---- shown -----------------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, str]:
+        """What the model is, in words: its name, shape, LayerNorms, embeddings, number of parameters, dtype, device."""
+        cfg = self.cfg
+        mlp = "no MLPs" if cfg.attn_only else f"MLPs of {cfg.d_mlp} neurons ({cfg.act_fn})"
+        read = f"{cfg.d_vocab} tokens" if cfg.input == "tokens" else f"vectors of {cfg.d_input}, {cfg.d_vocab} logits"
+        norms = {"LN": "with weight and bias (LN)", "LNPre": "without weight and bias (LNPre)", None: "none"}
+        return {
+            "name": self.name or "not named",
+            "layers": f"{cfg.n_layers}, each {cfg.n_heads} heads of width {cfg.d_head} and {mlp}",
+            "residual stream": f"width {cfg.d_model}, at most {cfg.n_ctx} positions",
+            "input": read,
+            "LayerNorms": norms[cfg.normalization_type],
+            "embeddings": "tied" if cfg.tied_embeddings else "not tied",
+            "parameters": f"{n_parameters(cfg):,}, {str(cfg.dtype).removeprefix('torch.')} on {cfg.device}",
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {field}: {text}" for field, text in self.summary().items()]
+        return "\n".join(["HookedTransformer", *lines])
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        rows = (f"<tr><th>{field}</th><td>{html.escape(text)}</td></tr>" for field, text in self.summary().items())
+        return f"<table><caption>HookedTransformer</caption>{''.join(rows)}</table>"
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 

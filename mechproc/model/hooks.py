@@ -42,7 +42,8 @@ class HookPoint(transformer_lens.hook_points.HookPoint):
 
     def add_hook(self, hook: Hook, *args: Any, **kwargs: Any) -> Any:
         """As in TransformerLens: ``hook(activation, hook=hook_point)``, forward or backward, with the rules above."""
-        handle = super().add_hook(_OnCopy(hook), *args, **kwargs)
+        on_copy: Any = _OnCopy(hook)
+        handle = super().add_hook(on_copy, *args, **kwargs)
         handle.user_hook = hook  # what list_hooks() shows
         return handle
 
@@ -75,7 +76,7 @@ class StrictlyHooked(HookedRootModule):
         """Within this context the hooks are in place; ``run_with_hooks`` is this around one forward pass.
 
         A name is a hook's, or a predicate on names, of which at least one must fire. Raises ``PartError`` at once for
-        hooks that cannot fire, and at the end for those that did not; backward hooks are let off when
+        hooks that cannot fire, and at the end for those that did not; backward hooks are exempt when
         ``reset_hooks_end`` is false, as they stay in place.
         """
         fwd = [(self._resolved(name), _Watched(name, hook)) for name, hook in fwd_hooks]

@@ -42,7 +42,7 @@ def load_model(path: str | Path) -> tuple[ModelConfig, State, dict[str, Any]]:
     """Read a model: its config, its weights and the metadata it was saved with.
 
     Raises ``StoreError`` for whatever is not a whole model. Weights that are not finite are loaded with a
-    ``RuntimeWarning`` that names the first such tensor: a model that went wrong can be looked at, not overlooked.
+    ``RuntimeWarning`` that names the first such tensor, so that a model whose training diverged can be examined.
     """
     path = _file(path)
     state, header = read_tensors(path)
@@ -52,7 +52,7 @@ def load_model(path: str | Path) -> tuple[ModelConfig, State, dict[str, Any]]:
         cfg = ModelConfig.from_dict(header.get("config"), where="config")
     except ConfigError as error:
         raise StoreError(f"{path}: {error}") from error
-    if cfg.n_layers > len(state):  # before the names of that many layers are spelled out
+    if cfg.n_layers > len(state):  # before names are generated for a number that was read from a file
         raise StoreError(f"{path}: n_layers = {cfg.n_layers}, but the file has {len(state)} tensors")
     check_state(state, cfg, source=str(path))
     for name, tensor in state.items():
@@ -71,7 +71,7 @@ def write_tensors(path: str | Path, tensors: State, header: dict[str, Any]) -> N
 
 
 def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """What ``write_tensors`` wrote; ``StoreError`` for any other file."""
+    """Read the tensors and the JSON object of a file of ``write_tensors``; ``StoreError`` for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("mechproc")

@@ -72,7 +72,8 @@ def load_pretrained(rule: str, seed: int = 0, step: int | None = None) -> Hooked
     """
     from mechproc.model.hooked import HookedTransformer
 
-    return HookedTransformer(*pretrained_weights(rule, seed, step))
+    name = f"{rule}, seed {seed}" + ("" if step is None else f", step {step}")
+    return HookedTransformer(*pretrained_weights(rule, seed, step), name=name)
 
 
 def _one_of(field: str, value: object, allowed: list[int]) -> None:

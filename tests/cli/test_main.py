@@ -37,6 +37,15 @@ def test_neither_torch_nor_transformer_lens_is_loaded_before_it_is_needed(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("command", [["show"], ["show", "language"], ["show", "nothing\u2423"]])
+def test_a_console_that_lacks_a_character_gets_a_question_mark(command):
+    """Windows's cp1252 has no open box, which stands for the space of text procedures."""
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-m", "mechproc", *command], capture_output=True, env=environment)
+    assert b"Traceback" not in done.stderr and b"?" in done.stdout + done.stderr
+    assert done.returncode == (1 if command[-1].endswith("\u2423") else 0)
+
+
 def test_run_trains_once_and_says_the_score(tmp_path, capsys):
     config = write_config(tmp_path / "set.json")
     assert main(["run", str(config), "--store", str(tmp_path / "runs")]) == 0

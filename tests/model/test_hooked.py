@@ -138,6 +138,20 @@ def test_dtype_follows_the_weights_and_copies_stand_alone(model, inputs):
     assert model.to("meta").cfg.device == torch.device("meta")
 
 
+def test_what_a_model_shows(plain, model):
+    text = repr(model)
+    assert text.startswith("HookedTransformer\n  name: not named\n  layers: 2, each 2 heads of width 4 and MLPs of 32")
+    assert f"parameters: {n_parameters(plain):,}, float64 on cpu" in text and text.count("\n") == 7
+    named = HookedTransformer(plain.replace(d_mlp=0, tied_embeddings=True), name="<mine>", dtype=torch.float16)
+    assert "no MLPs" in repr(named) and "embeddings: tied" in repr(named) and "float16" in repr(named)
+    shown = named._repr_html_()
+    assert "<td>&lt;mine&gt;</td>" in shown and shown.count("<tr>") == shown.count("</tr>") == len(named.summary())
+    vectors = HookedTransformer(plain.replace(input="vectors", d_input=5, normalization_type=None))
+    assert "vectors of 5, 11 logits" in repr(vectors) and "LayerNorms: none" in repr(vectors)
+    assert named.process_weights().name == copy.deepcopy(named).name == "<mine>"
+    assert "(LNPre)" in repr(named.process_weights())
+
+
 def test_return_types(model, inputs):
     logits = model(inputs)
     log_probs = logits.log_softmax(-1)

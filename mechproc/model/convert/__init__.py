@@ -1,1 +1,1 @@
-"""Models of other libraries, to and from: GPT-2, HookedTransformer state dicts, TransformerLens bridges."""
+"""Conversions from and to other libraries, and to equivalent weights (``folding``)."""

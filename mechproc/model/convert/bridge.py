@@ -1,8 +1,8 @@
 """TransformerLens 4's own model, the ``TransformerBridge``, both ways, with equal logits.
 
-What one side cannot hold is refused. Whoever works on a bridge made here should know: its ``b_U`` is a buffer, which no
-optimiser trains; ``bridge.W_Q`` is a copy, so writes to it are lost; its state dict has names of its own, and
-``tl_parameters()`` ours.
+What one side cannot hold is refused. Three properties of a bridge: its ``b_U`` is a buffer, which no optimiser trains;
+``bridge.W_Q`` is a copy, so writes to it are lost; its state dict has names of its own, and ``tl_parameters()`` returns
+the weights under the names used here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mechproc.model.convert.hooked_transformer import KNOWN, from_hooked_transfo
 from mechproc.model.forward import forward
 from mechproc.model.state import State
 
-PROBE = (4, 64)
+COMPARED = (4, 64)
 """Items, and most positions, on which a bridge and what was read from it are compared."""
 TOLERANCE = {torch.float16: 1e-2, torch.bfloat16: 1e-1}
 """Share of the largest logit, 1e-4 for other dtypes: a bridge computes some LayerNorms in float32. Rounding stays far
@@ -59,7 +59,8 @@ def from_bridge(bridge: TransformerBridge) -> tuple[ModelConfig, State]:
 def _settings(theirs: Any) -> dict[str, Any]:
     """What a bridge's config says in HookedTransformer's spelling.
 
-    Bridges of other libraries' models carry settings of those libraries too; what these change, the logits tell.
+    Bridges around other libraries' models carry settings of those libraries too. These are left out here; an effect
+    that they have shows when the logits are compared.
     """
     plain = {name: value for name, value in theirs.to_dict().items() if name in KNOWN}
     plain["act_fn"] = (plain.get("act_fn") or "gelu").lower()
@@ -69,17 +70,17 @@ def _settings(theirs: Any) -> dict[str, Any]:
 
 
 def _parameters(bridge: TransformerBridge) -> dict[str, torch.Tensor]:
-    """Its weights under our names. Without MLPs, ``tl_parameters`` makes some up: they are left out."""
-    found = bridge.tl_parameters()
+    """Its weights under our names, less the MLP weights that ``tl_parameters`` adds to a model without MLPs."""
+    tensors = bridge.tl_parameters()
     if bridge.cfg.attn_only:
-        found = {name: tensor for name, tensor in found.items() if ".mlp." not in name}
-    return found
+        tensors = {name: tensor for name, tensor in tensors.items() if ".mlp." not in name}
+    return tensors
 
 
 @torch.no_grad()
 def _compare(bridge: TransformerBridge, cfg: ModelConfig, state: State) -> None:
     generator = torch.Generator().manual_seed(0)
-    n_items, n_pos = PROBE
+    n_items, n_pos = COMPARED
     tokens = torch.randint(cfg.d_vocab, (n_items, min(n_pos, cfg.n_ctx)), generator=generator)
     tokens = tokens.to(state["embed.W_E"].device)
     theirs, ours = bridge(tokens), forward(state, cfg, tokens)

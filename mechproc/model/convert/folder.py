@@ -26,8 +26,7 @@ WRAPPERS = ("_orig_mod.", "module.")
 
 def weights_of(folder: Path) -> Path:
     """The file of a folder that holds its tensors or their index; ``model.safetensors`` when there is none."""
-    found = [folder / name for name in WEIGHT_FILES if (folder / name).exists()]
-    return found[0] if found else folder / MODEL_FILE
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), folder / MODEL_FILE)
 
 
 def read_foreign_tensors(path: Path, allow_pickle: bool = False) -> dict[str, torch.Tensor]:

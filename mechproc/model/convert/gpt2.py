@@ -49,7 +49,7 @@ DEFAULTS = {
     "initializer_range": 0.02,
 }
 """What GPT-2 takes where a config says nothing."""
-ONLY = {
+REQUIRED = {
     "model_type": "gpt2",
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
@@ -81,8 +81,8 @@ TOP_TENSORS = {
 def from_gpt2(model: Any) -> tuple[ModelConfig, State]:
     """The config and weights of a ``transformers`` GPT-2 language model, in its dtype; the weights are copies.
 
-    Its dropout is left behind: a ``ModelConfig`` has none. Raises ``ConfigError`` for settings that our models cannot
-    follow, ``StoreError`` for tensors that do not fit.
+    Dropout, which acts in training only, is not converted: a ``ModelConfig`` has none. Raises ``ConfigError`` for
+    settings that our models cannot follow, ``StoreError`` for tensors that do not fit.
     """
     cfg = config_from(model.config.to_dict())
     return cfg, state_from(model.state_dict(), cfg, type(model).__name__)
@@ -134,7 +134,7 @@ def save_gpt2(path: str | Path, cfg: ModelConfig, state: State) -> None:
 def config_from(plain: dict[str, Any], where: str = "config.json") -> ModelConfig:
     """Our config for GPT-2's; ``where`` names it in messages. Raises ``ConfigError`` as ``from_gpt2``."""
     plain = DEFAULTS | plain
-    for field, only in ONLY.items():
+    for field, only in REQUIRED.items():
         require(plain.get(field, only) == only, field, plain.get(field), f"{only!r} is all our models can follow")
     missing = [theirs for theirs in SETTINGS.values() if theirs not in plain]
     if missing:
@@ -193,14 +193,14 @@ def state_from(tensors: dict[str, torch.Tensor], cfg: ModelConfig, source: str) 
         if not name.endswith(masks):
             named[short] = tensor
     layers = {n.split(".")[1] for n in named if n.startswith("h.")}
-    if len(layers) != cfg.n_layers:  # before anything is built for a number that a file made up
+    if len(layers) != cfg.n_layers:  # before names are generated for a number that was read from a file
         raise StoreError(f"{source}: has {len(layers)} layers, n_layer = {cfg.n_layers}")
     if cfg.tied_embeddings and "lm_head.weight" in named:
         tied = torch.equal(named.pop("lm_head.weight"), named.get("wte.weight", torch.empty(0)))
         require(tied, "tie_word_embeddings", True, f"False, as lm_head.weight differs from wte.weight in {source}")
     for name, sizes in {"wte.weight": (cfg.d_vocab, cfg.d_model), "wpe.weight": (cfg.n_ctx, cfg.d_model)}.items():
         found = tuple(named[name].shape) if name in named else "missing"
-        if found != sizes:  # before shapes are multiplied that a file made up
+        if found != sizes:  # before shapes are computed from numbers that were read from a file
             raise StoreError(f"{source}: tensor {name} is {found}, the config asks for {sizes}")
     shapes = {name: torch.empty(shape, device="meta") for name, shape in tensor_shapes(cfg).items()}
     expected = {n.removeprefix("transformer."): tuple(t.shape) for n, t in _tensors_from(shapes, cfg).items()}

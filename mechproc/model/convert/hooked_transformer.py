@@ -28,7 +28,7 @@ from mechproc.model.state import State, check_state, dtype_of, tensor_shapes
 
 SHAPE = ("n_layers", "n_heads", "d_model", "n_ctx", "d_vocab", "d_head", "d_mlp", "act_fn", "normalization_type", "eps")
 """Settings with one name and one meaning in both."""
-ONLY: dict[str, Any] = {
+REQUIRED: dict[str, Any] = {
     "positional_embedding_type": "standard",
     "attention_dir": "causal",
     "gated_mlp": False,
@@ -70,7 +70,7 @@ WITHOUT_EFFECT = {
     *("checkpoint_label_type", "trust_remote_code", "layer_norm_folding", "tokenizer_name", "default_prepend_bos"),
     *("tokenizer_prepends_bos", "tokenizer_appends_eos", "default_padding_side", "decoder_start_token_id"),
     *("bos_token_id", "eos_token_id"),
-    # details of what ONLY refuses: rotary and relative positions, local attention, grouped heads, experts, images
+    # details of what REQUIRED refuses: rotary and relative positions, local attention, grouped heads, experts, images
     *("rotary_dim", "rotary_base", "rotary_base_local", "rotary_scaling_factor", "rotary_adjacent_pairs"),
     *("rotary_interleaved_cos_sin", "qk_norm_after_rope", "use_dynamic_ntk_rope", "use_NTK_by_parts_rope"),
     *("NTK_by_parts_low_freq_factor", "NTK_by_parts_high_freq_factor", "NTK_by_parts_factor", "NTK_original_ctx_len"),
@@ -84,7 +84,7 @@ OTHER_NAMES = "a GPT-2 of transformers is a folder with config.json, a nanoGPT a
 """What else a state dict may be, for messages."""
 WRITE_SETTINGS = 'json.dump(model.cfg.to_dict(), open("model.json", "w"), default=str)'
 """What writes the settings of a HookedTransformer, ``default=str`` for those that JSON cannot hold."""
-KNOWN = {*SHAPE, *ONLY, *SPECIAL, *WITHOUT_EFFECT}
+KNOWN = {*SHAPE, *REQUIRED, *SPECIAL, *WITHOUT_EFFECT}
 """Every setting of HookedTransformerConfig 3.9 and of TransformerBridgeConfig 4.3."""
 
 
@@ -107,7 +107,7 @@ def from_hooked_transformer(
         if name.endswith(".mask") and buffer.numel() and not _is_causal(buffer):
             raise StoreError(f"{source}: {name} is not the causal mask")
     layers = {name.split(".")[1] for name in state if name.startswith("blocks.")}
-    if len(layers) != ours.n_layers:  # before anything is built for a number that a file made up
+    if len(layers) != ours.n_layers:  # before names are generated for a number that was read from a file
         raise StoreError(f"{source}: has {len(layers)} layers, n_layers = {ours.n_layers}")
     if "unembed.b_U" in state and not state["unembed.b_U"].any():
         del state["unembed.b_U"]
@@ -171,15 +171,15 @@ def load_hooked_transformer(
     if not path.exists():
         raise StoreError(f"{path} does not exist")
     beside = [path.with_suffix(".json"), path.with_name(CONFIG_FILE)] if config is None else [Path(config)]
-    found = next((file for file in beside if file.exists()), None)
-    if found is None:
+    settings_file = next((file for file in beside if file.exists()), None)
+    if settings_file is None:
         missing = f"{' or '.join(map(str, beside))} does not exist"
         raise StoreError(f"{path}: its settings are missing ({missing}; write them by {WRITE_SETTINGS})")
-    settings = read_json(found)
+    settings = read_json(settings_file)
     try:
         return from_hooked_transformer(read_foreign_tensors(path, allow_pickle), settings, str(path))
     except ConfigError as error:
-        raise ConfigError(f"{found}: {error}") from None
+        raise ConfigError(f"{settings_file}: {error}") from None
 
 
 def save_hooked_transformer(path: str | Path, cfg: ModelConfig, state: State) -> None:
@@ -203,7 +203,7 @@ def _shape_from(theirs: Mapping[str, Any]) -> ModelConfig:
             raise ConfigError(
                 f"{field} is not a setting of HookedTransformer that is known here{nearest(field, KNOWN)}"
             )
-    for field, only in ONLY.items():
+    for field, only in REQUIRED.items():
         require(theirs.get(field, only) == only, field, theirs.get(field), f"{only!r} is all our models can follow")
     for field in ("attn_only", "tie_word_embeddings"):
         require(theirs.get(field) in (None, True, False), field, theirs.get(field), "true or false")

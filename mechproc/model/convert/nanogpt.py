@@ -22,7 +22,7 @@ SETTINGS = {"n_layer": "n_layer", "n_head": "n_head", "n_embd": "n_embd", "vocab
 SETTINGS |= {"block_size": "n_positions"}
 """Settings of nanoGPT's ``model_args``, by their names in GPT-2's config."""
 WITHOUT_EFFECT = {"dropout", "bias"}
-"""Dropout acts in training only; the tensors tell whether there are biases."""
+"""Dropout acts in training only; whether there are biases follows from the tensors."""
 LINEAR = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 WITH_BIAS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 """Modules of a layer that have a bias in GPT-2."""
@@ -38,14 +38,14 @@ def from_nanogpt(checkpoint: dict[str, Any], source: str = "checkpoint") -> tupl
 
     Raises ``ConfigError`` for settings that are missing or unknown, ``StoreError`` for tensors that do not fit.
     """
-    settings, found = checkpoint["model_args"], checkpoint["model"]
-    if not isinstance(settings, dict) or not isinstance(found, dict):
+    settings, saved = checkpoint["model_args"], checkpoint["model"]
+    if not isinstance(settings, dict) or not isinstance(saved, dict):
         raise StoreError(f"{source}: model_args and model are not tables of settings and of tensors")
     for name in settings:
         if name not in SETTINGS and name not in WITHOUT_EFFECT:
             raise ConfigError(f"model_args.{name} is not a setting of nanoGPT that is known here")
     plain = {theirs: settings[name] for name, theirs in SETTINGS.items() if name in settings}
-    tensors = {name.removeprefix("transformer."): t for name, t in without_wrappers(found).items()}
+    tensors = {name.removeprefix("transformer."): t for name, t in without_wrappers(saved).items()}
     if "wte.weight" not in tensors:
         raise StoreError(f"{source}: tensor transformer.wte.weight is missing")
     tied = torch.equal(tensors.get("lm_head.weight", tensors["wte.weight"]), tensors["wte.weight"])

@@ -2,7 +2,7 @@
 
 An expression joins parts with ``+`` and removes them with ``-``, left to right: ``"attn - L0.H2"``. On the weight side
 it is a ``Selection``, a set of slices of tensors; on the activation side it is a tuple of ``Site``s, derived from the
-selection, so that expressions that select the same have the same sites. What there is to say about each part stands in
+selection, so that expressions that select the same have the same sites. Each part is defined in
 ``mechproc.model.parts.table.PART_TABLE``.
 """
 
@@ -55,8 +55,8 @@ class Site:
 def select(expression: str, cfg: ModelConfig) -> Selection:
     """The weights that ``expression`` names in a model of this shape.
 
-    Raises a ``PartError`` for a word that is no part or matches nothing in this model, for a ``-`` that takes nothing
-    away, and for an expression that leaves nothing.
+    Raises a ``PartError`` for a word that is no part or matches nothing in this model, for a ``-`` that removes
+    nothing, and for an expression that leaves nothing.
     """
     slices: frozenset[Slice] = frozenset()
     for sign, word in _terms(expression):
@@ -64,11 +64,11 @@ def select(expression: str, cfg: ModelConfig) -> Selection:
         if sign == "+":
             slices |= part
         elif not slices & part:
-            raise PartError(f"{expression!r}: '- {word}' takes nothing away from what stands before it")
+            raise PartError(f"{expression!r}: '- {word}' removes nothing of what was selected before it")
         else:
             slices -= part
     if not slices:
-        raise PartError(f"{expression!r} selects nothing: all that is named is taken away again")
+        raise PartError(f"{expression!r} selects nothing: all that it adds is removed again")
     return Selection(cfg, slices)
 
 
@@ -88,11 +88,11 @@ def sites(expression: str, cfg: ModelConfig, ablation: Ablation | None = None) -
     are left as they are, and alone they are refused. A ``PartError`` also names what has no activation at all and, when
     ``ablation`` is given, the first site where that is undefined.
     """
-    found = sites_of(select(expression, cfg))
+    selected = sites_of(select(expression, cfg))
     if ablation is not None:
-        for site in found:
+        for site in selected:
             check_defined(site, ablation)
-    return found
+    return selected
 
 
 def sites_of(selection: Selection) -> tuple[Site, ...]:
@@ -165,10 +165,10 @@ def _terms(expression: str) -> list[tuple[str, str]]:
 
 
 def _row(word: str) -> tuple[PartRow, dict[str, int]]:
-    found = find_row(word)
-    if found is None:
+    row = find_row(word)
+    if row is None:
         raise _unknown(word, [row.part for row in PART_TABLE])
-    return found
+    return row
 
 
 def _unknown(word: str, known: list[str]) -> PartError:
@@ -180,10 +180,10 @@ def _unknown(word: str, known: list[str]) -> PartError:
 
 def _existing(word: str, cfg: ModelConfig) -> frozenset[Slice]:
     """What ``word`` selects, or the error that says why it selects nothing."""
-    found = find_row(word)
-    if found is None:
+    row_and_numbers = find_row(word)
+    if row_and_numbers is None:
         raise _unknown(word, [*(row.part for row in PART_TABLE if "{" not in row.part), *_tree("all", cfg)])
-    row, numbers = found
+    row, numbers = row_and_numbers
     for variable, number in numbers.items():
         count = COUNTS[variable](cfg)
         if count and number >= count:
@@ -215,12 +215,12 @@ def _own(part: str, cfg: ModelConfig) -> frozenset[Slice]:
 def _smaller(part: str, cfg: ModelConfig) -> list[str]:
     """The parts that a part is made of, in the order of the forward pass, those that the model lacks included."""
     row, numbers = _row(part)
-    found = []
+    smaller = []
     for pattern in row.parts:
         free = [v for v in COUNTS if f"{{{v}}}" in pattern and v not in numbers]
         for values in itertools.product(*(range(COUNTS[v](cfg)) for v in free)):
-            found.append(pattern.format(**numbers, **dict(zip(free, values, strict=True))))
-    return found
+            smaller.append(pattern.format(**numbers, **dict(zip(free, values, strict=True))))
+    return smaller
 
 
 def _tree(part: str, cfg: ModelConfig) -> Iterator[str]:

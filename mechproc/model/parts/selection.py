@@ -62,10 +62,10 @@ class Selection:
 
         Tensors come in the order of the forward pass; those with nothing selected are left out.
         """
-        found: dict[str, list[int]] = {}
+        indices: dict[str, list[int]] = {}
         for tensor, index in self.slices:
-            found.setdefault(tensor, []).extend(() if index is None else (index,))
-        return {name: tuple(sorted(found[name])) or None for name in shapes_of(self.cfg) if name in found}
+            indices.setdefault(tensor, []).extend(() if index is None else (index,))
+        return {name: tuple(sorted(indices[name])) or None for name in shapes_of(self.cfg) if name in indices}
 
     @property
     def n_parameters(self) -> int:

@@ -24,8 +24,8 @@ class Ablation(enum.Enum):
     ZERO = "zero"
     """Zeros: the part writes nothing."""
     MEAN = "mean"
-    """The mean over reference items at the same position: what the part writes whatever the item. It says something
-    only where the items agree in layout at that position, so that the same kind of token stands there in each."""
+    """The mean over reference items at the same position: what the part writes in every item. It is
+    meaningful only where the items have the same layout, so that the same kind of token is at that position in each."""
     RESAMPLE = "resample"
     """The activation at the same position in another item or another run, also called a patch. The other item must be
     as long and laid out alike."""
@@ -41,13 +41,13 @@ class PartRow:
 
     part: str
     what: str
-    """One phrase for people."""
+    """A short description."""
     parts: tuple[str, ...] = ()
     """The smaller parts that it is made of, in the order of the forward pass."""
     tensors: tuple[str, ...] = ()
     """What it owns beyond these: tensors, or slices of them."""
     hook: str | None = None
-    """The activation that is this part's doing; ``None`` for a part that has no single one."""
+    """The activation that this part computes; ``None`` for a part that has no single one."""
     zero: str | Undefined = ""
     mean: str | Undefined = ""
     resample: str | Undefined = ""
@@ -69,12 +69,12 @@ NO_MLP = "it has no MLPs (d_mlp = 0)"
 NO_LN = "it has no LayerNorms with weights (normalization_type is None or LNPre)"
 TIED = "its embeddings are tied: the one tensor W_E belongs to 'embed'"
 SAME_FOR_ALL = Undefined("position embeddings are the same in every item: nothing would change")
-NO_RESULT = Undefined("what it puts out are the logits, by which an ablation is measured")
+NO_RESULT = Undefined("its output is the logits, on which the effect of an ablation is measured")
 NO_PATTERN = Undefined("a pattern of zeros is no distribution; use mean, or zero at the whole head")
 
 
 def _feeds(reader: str) -> Undefined:
-    return Undefined(f"a LayerNorm hands on the whole residual stream: this would ablate all that {reader}")
+    return Undefined(f"a LayerNorm passes on the whole residual stream: this would ablate everything that {reader}")
 
 
 PART_TABLE: tuple[PartRow, ...] = (
@@ -93,16 +93,16 @@ PART_TABLE: tuple[PartRow, ...] = (
         "the token embedding; when tied, ablated at the input only",
         tensors=("embed.W_E",),
         hook="hook_embed",
-        zero="no position knows its token",
-        mean="the mean embedding of the tokens found there",
-        resample="the other item's token is read, at its place",
+        zero="the embedding of every token is zero",
+        mean="the mean embedding of the tokens at that position",
+        resample="the embedding of the other item's token at that position",
     ),
     PartRow(
         "pos",
         "the position embedding",
         tensors=("pos_embed.W_pos",),
         hook="hook_pos_embed",
-        zero="no token knows its position",
+        zero="the embedding of every position is zero",
         mean=SAME_FOR_ALL,
         resample=SAME_FOR_ALL,
     ),
@@ -137,7 +137,7 @@ PART_TABLE: tuple[PartRow, ...] = (
     ),
     PartRow(
         "L{layer}.H{head}.QK",
-        "where the head looks",
+        "which positions the head attends to",
         tensors=(
             "blocks.{layer}.attn.W_Q[{head}]",
             "blocks.{layer}.attn.b_Q[{head}]",
@@ -146,21 +146,21 @@ PART_TABLE: tuple[PartRow, ...] = (
         ),
         hook="blocks.{layer}.attn.hook_pattern[:, {head}]",
         zero=NO_PATTERN,
-        mean="it looks where it looks on average (query by key)",
-        resample="it looks where it looked in the other item",
+        mean="its pattern is the mean pattern (query by key)",
+        resample="its pattern is that of the other item",
     ),
     PartRow(
         "L{layer}.H{head}.OV",
-        "what the head moves from there",
+        "what the head reads from these positions and writes",
         tensors=(
             "blocks.{layer}.attn.W_V[{head}]",
             "blocks.{layer}.attn.b_V[{head}]",
             "blocks.{layer}.attn.W_O[{head}]",
         ),
         hook="blocks.{layer}.attn.hook_v[:, :, {head}]",
-        zero="it moves nothing: the same as zero at the head",
-        mean="it moves the mean value of each key position",
-        resample="it moves the other item's values",
+        zero="its values are zero: the same as zero at the head",
+        mean="its value at each key position is the mean value there",
+        resample="its values are those of the other item",
     ),
     PartRow(
         "L{layer}.ln2",

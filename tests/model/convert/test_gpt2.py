@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from mechproc.errors import ConfigError, StoreError
-from mechproc.model.convert.gpt2 import DEFAULTS, ONLY, from_gpt2, load_gpt2, save_gpt2, to_gpt2
+from mechproc.model.convert.gpt2 import DEFAULTS, REQUIRED, from_gpt2, load_gpt2, save_gpt2, to_gpt2
 from mechproc.model.hooked import HookedTransformer
 
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 9, "vocab_size": 11}
@@ -121,7 +121,7 @@ def test_oldest_checkpoints(plain, tmp_path, random_state):
 def test_what_a_config_leaves_out_is_gpt2s_default():
     config = GPT2Config()
     assert {name: getattr(config, name) for name in DEFAULTS} == DEFAULTS
-    assert {name: getattr(config, name, True) for name in ONLY} == ONLY  # is_causal is not among its own
+    assert {name: getattr(config, name, True) for name in REQUIRED} == REQUIRED  # is_causal is not among its own
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mechproc.errors import ConfigError, StoreError
 from mechproc.model.convert.folding import untied
 from mechproc.model.convert.hooked_transformer import (
     KNOWN,
-    ONLY,
+    REQUIRED,
     from_hooked_transformer,
     load_hooked_transformer,
     save_hooked_transformer,
@@ -25,7 +25,7 @@ from mechproc.model.convert.hooked_transformer import (
 from mechproc.model.hooked import HookedTransformer
 
 BASE = {"n_layers": 2, "n_heads": 2, "d_model": 8, "d_head": 4, "n_ctx": 9, "d_vocab": 11, "act_fn": "gelu_new"}
-ONLY_IN_3_9 = {
+SETTINGS_OF_3_9 = {
     "clip_qkv": None,
     "use_logn_attn": False,
     "train_seq_length": None,
@@ -54,7 +54,7 @@ ONLY_IN_3_9 = {
 
 def settings_3_9(**changes):
     """All settings of a HookedTransformer of 3.9, defaults included."""
-    return TransformerBridgeConfig(**BASE | {"d_mlp": 32}).to_dict() | ONLY_IN_3_9 | changes
+    return TransformerBridgeConfig(**BASE | {"d_mlp": 32}).to_dict() | SETTINGS_OF_3_9 | changes
 
 
 def theirs(n_ctx=9, d_mlp=32, norm="LN", attn_only=False, mask="full", bias=True, dtype=torch.float64):
@@ -179,7 +179,7 @@ def test_every_setting_of_transformer_lens_is_known():
     assert TransformerBridgeConfig(**BASE).to_dict().keys() <= KNOWN
     assert settings_3_9().keys() <= KNOWN
     defaults = settings_3_9()
-    assert {name: defaults.get(name, only) for name, only in ONLY.items()} == ONLY
+    assert {name: defaults.get(name, only) for name, only in REQUIRED.items()} == REQUIRED
 
 
 def test_tied_embeddings_are_told_by_the_tensors(plain, random_state, random_inputs):
@@ -230,9 +230,11 @@ def test_settings_our_models_cannot_follow(change, error):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ONLY)
+@pytest.mark.parametrize("name", REQUIRED)
 def test_each_setting_that_changes_the_function_is_refused(name):
-    with pytest.raises(ConfigError, match=f"^{name} = 'other' is not allowed: {re.escape(repr(ONLY[name]))} is all"):
+    with pytest.raises(
+        ConfigError, match=f"^{name} = 'other' is not allowed: {re.escape(repr(REQUIRED[name]))} is all"
+    ):
         from_hooked_transformer(theirs(), BASE | {name: "other"})
 
 

@@ -58,7 +58,7 @@ def test_sites_are_the_largest_parts_in_forward_order(expression, parts):
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        ("unembed", r"'unembed' has no activation: what it puts out are the logits"),
+        ("unembed", r"'unembed' has no activation: its output is the logits"),
         ("all", r"'unembed' has no activation"),
         (
             "L0.attn - L0.H0 - L0.H1 - L0.H2 - L0.H3",
@@ -112,7 +112,7 @@ def test_undefined_cells_are_refused_and_no_others(row, ablation):
 
 def test_the_reason_names_this_layer():
     assert meaning("L1.ln2", Ablation.MEAN) == Undefined(
-        "a LayerNorm hands on the whole residual stream: this would ablate all that the MLP reads; name L1.mlp"
+        "a LayerNorm passes on the whole residual stream: this would ablate everything that the MLP reads; name L1.mlp"
     )
 
 

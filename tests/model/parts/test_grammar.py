@@ -140,6 +140,13 @@ def test_read_takes_the_slices_along_their_axis(random_state):
     assert state["ln_final.b"].abs().min() > 0
 
 
+def test_values_of_another_dtype_are_not_rounded(random_state):
+    selection, wide = select("L0.H1 + ln", CFG), random_state(CFG)
+    narrow = {name: tensor.float() for name, tensor in wide.items()}
+    with pytest.raises(PartError, match=r"is torch\.float64 and would be rounded to torch\.float32"):
+        selection.write(narrow, selection.read(wide))
+
+
 def test_write_changes_what_is_selected_and_nothing_else(random_state):
     target, source = random_state(CFG, 0), random_state(CFG, 1)
     before = {name: tensor.clone() for name, tensor in target.items()}
@@ -208,7 +215,7 @@ def test_expressions_are_read_from_left_to_right(terms, first):
         slices = select(word, CFG).slices
         expression += f" {sign} {word}"
         if sign == "-" and not expected & slices:
-            with pytest.raises(PartError, match="takes nothing away"):
+            with pytest.raises(PartError, match="removes nothing"):
                 select(expression, CFG)
             return
         expected = expected | slices if sign == "+" else expected - slices
@@ -247,7 +254,7 @@ def test_expressions_are_read_from_left_to_right(terms, first):
         ("attn -", {}, r"a word is missing beside"),
         ("attn ++ mlp", {}, r"a word is missing beside"),
         ("attn - L0.attn - L1.attn", {}, r"selects nothing"),
-        ("attn - L0.ln1", {}, r"'- L0\.ln1' takes nothing away"),
+        ("attn - L0.ln1", {}, r"'- L0\.ln1' removes nothing"),
     ],
 )
 def test_refused_with_the_reason(expression, changes, message):
@@ -308,8 +315,8 @@ def test_the_table_prints_every_row_and_what_is_undefined():
     pattern_row = next(line for line in text.splitlines() if "hook_pattern" in line)
     assert [cell.strip() for cell in pattern_row.split("|")[3:6]] == [
         "*undefined*",
-        "it looks where it looks on average (query by key)",
-        "it looks where it looked in the other item",
+        "its pattern is the mean pattern (query by key)",
+        "its pattern is that of the other item",
     ]
     assert "`L{layer}.H{head}.QK` zero" in text and "a pattern of zeros is no distribution" in text
     for table in text.split("\n\n")[1::2]:
