@@ -192,3 +192,15 @@ def test_initial_weights_never_change_unnoticed(plain):
     found = [state[name].flatten()[:2].tolist() for name in ("embed.W_E", "blocks.1.attn.W_O")]
     golden = [[-0.023322435, 0.0040337122], [0.0073356591, 0.01361436]]
     np.testing.assert_allclose(found, golden, rtol=1e-6, err_msg="init_state draws other numbers: raise MODEL_VERSION")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_loss_of_half_precision_logits_is_computed_in_float32(plain, random_state, random_inputs, dtype):
+    half = {name: tensor.to(dtype) for name, tensor in random_state(plain).items()}
+    inputs, real = random_inputs(plain), torch.ones(4, 6, dtype=torch.bool)
+    logits = forward(half, plain, inputs)
+    loss, _ = loss_and_correct(logits[:, :-1], inputs[:, 1:], real)
+    exact = torch.nn.functional.cross_entropy(logits[:, :-1].double().flatten(0, 1), inputs[:, 1:].flatten())
+    assert loss.dtype is torch.float32 and loss.item() == pytest.approx(exact.item(), rel=1e-6)
+    hooked = HookedTransformer(plain, half)(inputs, return_type="loss")
+    assert hooked.dtype is torch.float32 and hooked.item() == pytest.approx(exact.item(), rel=1e-2)

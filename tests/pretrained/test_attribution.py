@@ -23,7 +23,7 @@ def test_folding_makes_the_parts_add_up_to_the_logit_difference(rule, seed):
     right, wrong = logits.topk(2).indices.unbind(1)
     difference = logits[every, right] - logits[every, wrong]
     _, unfolded = trained.run_with_cache(tokens)
-    with pytest.raises(ConfigError, match="^normalization_type = 'LN'"):
+    with pytest.raises(ConfigError, match=r"^normalization_type = 'LN'"):
         unfolded.logit_attrs(unfolded.decompose_resid(), 1)
     model = trained.process_weights()
     _, cache = model.run_with_cache(tokens)
