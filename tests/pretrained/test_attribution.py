@@ -10,7 +10,7 @@ import mechproc
 from mechproc.errors import ConfigError
 from mechproc.procedures import Procedure, get
 
-MODELS = [("sort", 0), ("set", 3), ("stack", 2), ("eca", 5)]
+MODELS = [("sort", 0), ("set", 3), ("eca", 5)]
 
 
 @pytest.mark.parametrize(("rule", "seed"), MODELS)
