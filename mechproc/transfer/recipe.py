@@ -172,18 +172,9 @@ def _movable(part: str, name: str, cfg: ModelConfig, donor: ModelConfig) -> Sele
             raise PartError(f"{where}: {tensor} is {list(there[tensor])} there and {list(here[tensor])} in this model")
     for piece in Selection(donor, select(part, donor).slices - selection.slices):
         raise PartError(f"{where}: it has {piece.tensor} too, this model has not; name what is meant, such as L0 + L1")
-    for field in _meaning(selection):
+    for field in dict.fromkeys(field for tensor in selection.tensors() for field in cfg.weight_semantics(tensor)):
         _require_same(field, name, cfg, donor)
     return selection
-
-
-def _meaning(selection: Selection) -> tuple[str, ...]:
-    """The settings of a model, beside shapes, that decide what the selected weights compute."""
-    tensors = selection.tensors()
-    reads_norm = any(".mlp." in tensor or ".attn." in tensor for tensor in tensors)
-    is_norm = any(".ln" in f".{tensor}" for tensor in tensors)
-    fields = ("normalization_type", "eps") if reads_norm or is_norm else ()
-    return (*fields, "act_fn") if any(".mlp." in tensor for tensor in tensors) else fields
 
 
 def _embedding_part(cfg: ModelConfig) -> str:
