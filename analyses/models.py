@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from mechproc.errors import ConfigError, require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.result import Label
-from mechproc.runs.executors.processes import one_thread
+from mechproc.threads import one_thread
 
 Models = Mapping[Any, HookedTransformer] | Sequence[HookedTransformer]
 """Models by seed; in a sequence the seeds are 0, 1, ..."""

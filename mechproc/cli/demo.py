@@ -42,9 +42,9 @@ def tell(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = No
     """Everything that ``mechproc demo`` does, for other seeds and sizes too."""
     from mechproc.cli.progress import RunLines
     from mechproc.files import write_json
-    from mechproc.runs.executors.processes import one_thread
     from mechproc.runs.store import Store
     from mechproc.studies.set_to_haystack import CROSSED, MASK, study
+    from mechproc.threads import one_thread
     from mechproc.training.engines import choose
 
     planned, store = study(seeds, sizes), Store(out / "runs")

@@ -79,7 +79,7 @@ def _machine() -> Iterator[tuple[str, bool]]:
 
     import torch
 
-    from mechproc.runs.executors.processes import usable_cores
+    from mechproc.threads import usable_cores
     from mechproc.training.engines.cpu.build import COMPILERS
 
     pages = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")

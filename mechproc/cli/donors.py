@@ -29,6 +29,6 @@ def run(args: argparse.Namespace) -> int:
     rules: list[str] = args.rules or list(RULES)
     for rule in rules:
         recipe(rule, 0)  # an unknown rule is said before anything starts
-    for folder in build(rules, Store(args.store), args.out, workers=args.workers, done=RunLines()):
+    for folder in build(rules, Store(args.store), args.out, workers=args.workers, report=RunLines()):
         print(folder / "card.md")
     return 0

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mechproc.runs.executors import Event
 
 EVERY_S = 5.0
 
@@ -22,15 +26,19 @@ class Lines:
 
 
 class RunLines:
-    """Told after each run of a study; prints how far it is and when it will be done."""
+    """A ``Report`` of many runs that prints how far they are and when they will be done."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
 
-    def __call__(self, run: object, done: int, total: int) -> None:
+    def __call__(self, event: Event) -> None:
         spent = time.monotonic() - self.started
-        left = spent / done * (total - done)
-        print(f"  {done} of {total} trainings done after {clock(spent)}, about {clock(left)} left", flush=True)
+        ended = event.n_done + event.n_failed
+        failed = f", {event.n_failed} failed" if event.n_failed else ""
+        left = f"about {clock(spent / event.share * (1 - event.share))} left" if event.share else "time left unknown"
+        print(f"  {ended} of {event.n_total} trainings done{failed} after {clock(spent)}, {left}", flush=True)
+        if event.error is not None:
+            print(f"  {event.run.name} failed: {event.error}", flush=True)
 
 
 def clock(seconds: float) -> str:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechproc.runs.config import RunConfig
+    from mechproc.runs.store import Store
+    from mechproc.training.loop import Progress
 
 
 def add(subparsers: Any) -> None:
@@ -14,6 +20,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     parser.add_argument("--engine", default="auto", help="auto (default), reference, torch or cpu, the C++ kernel")
     parser.add_argument("--device", default="cpu", help="where the torch engine trains, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="fail where another process trains one of these runs, and do not wait"
+    )
     parser.set_defaults(run=run)
 
 
@@ -21,12 +30,11 @@ def run(args: argparse.Namespace) -> int:
     """Train, or say that it is done already; print the test scores."""
     from mechproc.cli.progress import Lines
     from mechproc.cli.scores import bits, spelled
-    from mechproc.errors import ConfigError
+    from mechproc.errors import ConfigError, require
     from mechproc.files import read_json
     from mechproc.runs.config import RunConfig
-    from mechproc.runs.execute import execute
-    from mechproc.runs.executors.processes import one_thread
     from mechproc.runs.store import Store
+    from mechproc.threads import one_thread
     from mechproc.training.engines import choose
 
     plain = read_json(args.config)
@@ -39,13 +47,36 @@ def run(args: argparse.Namespace) -> int:
         )
     choose(args.engine, config.model, device=args.device)  # what cannot train is said before anything starts
     store = Store(args.store)
+    missing = store.missing([config])
+    if not missing and args.engine != "auto":
+        made_by = store.provenance(config)["engine"]
+        by_it = made_by.split(",")[0].split()[0] == args.engine
+        require(by_it, "engine", args.engine, f"{made_by!r}, which {store.folder(config)} was computed with")
     with one_thread():
-        for needed in store.missing([config]):
+        for needed in missing:
             print(f"{needed.name}: training {needed.procedure.kind}, {needed.training.last_step} steps", flush=True)
-            execute(needed, store, Lines(), args.engine, args.device)
+            _train(needed, store, Lines(), args)
     test = store.test(config)
     print(f"{store.folder(config)}: accuracy {test['accuracy']:.4f} on {test['n_items']} test items", end="")
     print(f" (ceiling {spelled(test['ceiling'])}, best baseline {max(test['baselines'].values()):.4f})")
     if config.procedure.scored_unit == "character":
         print(f"{bits(test['loss'])} (best baseline {bits(min(test['baseline_losses'].values()))})")
     return 0
+
+
+def _train(run: RunConfig, store: Store, progress: Progress, args: argparse.Namespace) -> None:
+    """Train one run; where another process trains it already, wait for that one."""
+    from mechproc.runs.execute import execute
+    from mechproc.runs.store import RunBusyError
+
+    waiting = False
+    while True:
+        try:
+            return execute(run, store, progress, args.engine, args.device)
+        except RunBusyError:
+            if args.no_wait:
+                raise
+            if not waiting:
+                print(f"{run.name}: waiting for another process that trains it", flush=True)
+            waiting = True
+            time.sleep(1.0)

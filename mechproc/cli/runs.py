@@ -1,4 +1,4 @@
-"""``mechproc runs list|show|rm``: what a folder of runs holds."""
+"""``mechproc runs list|show|rm|verify``: what a folder of runs holds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ def add(subparsers: Any) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="one line for each run")
     listing.add_argument("--procedure", help="only runs on this procedure")
-    listing.add_argument("--state", choices=["complete", "running", "interrupted"], help="only runs in this state")
-    every = [listing]
+    listing.add_argument(
+        "--status", choices=["complete", "running", "interrupted", "failed"], help="only runs with this status"
+    )
+    verify = actions.add_parser("verify", help="read every file of every run, and name each that is damaged")
+    every = [listing, verify]
     for name, text in (("show", "settings, environment, course and scores of one run"), ("rm", "remove one run")):
         action = actions.add_parser(name, help=text)
         every.append(action)
@@ -32,7 +35,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
-    return {"list": _list, "show": _show, "rm": _rm}[args.action](args)
+    return {"list": _list, "show": _show, "rm": _rm, "verify": _verify}[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -42,12 +45,12 @@ def _list(args: argparse.Namespace) -> int:
     kept = [
         entry
         for entry in found
-        if args.procedure in (None, entry.config["procedure"]["kind"]) and args.state in (None, entry.state)
+        if args.procedure in (None, entry.config["procedure"]["kind"]) and args.status in (None, entry.status)
     ]
-    print(f"{'run':34}{'seed':>5}  {'state':12}{'accuracy':>9}{'seconds':>9}  start")
+    print(f"{'run':34}{'seed':>5}  {'status':12}{'accuracy':>9}{'seconds':>9}  start")
     for entry in kept:
         scores = f"{entry.test['accuracy']:9.4f}{entry.test['seconds']:9.1f}" if entry.test else f"{'':18}"
-        print(f"{entry.folder.name:34}{entry.config['seed']:5}  {entry.state:12}{scores}  {entry.recipe}")
+        print(f"{entry.folder.name:34}{entry.config['seed']:5}  {entry.status:12}{scores}  {entry.recipe}")
     print(f"{len(kept)} runs in {args.store}")
     for problem in problems:
         print(f"mechproc: {problem}", file=sys.stderr)
@@ -55,21 +58,20 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from mechproc.files import read_json
     from mechproc.runs.catalogue import entry
 
     chosen = entry(args.store, args.run_name)
-    print(f"{chosen.folder}: {chosen.state}\nidentity {chosen.identity}\n")
+    print(f"{chosen.folder}: {chosen.status}\nidentity {chosen.identity}\n")
     for name, value in chosen.config.items():
         print(f"{name:12}{json.dumps(value)}")
-    environment = chosen.folder / "environment.json"
-    if environment.exists():
-        print("\n" + ", ".join(f"{key} {value}" for key, value in read_json(environment).items()))
-    metrics = chosen.folder / "metrics.jsonl"
-    if metrics.exists():
-        print("\nlast validations:", *metrics.read_text(errors="replace").splitlines()[-3:], sep="\n  ")
+    if chosen.error:
+        print(f"\nthe last attempt failed: {chosen.error}")
+    if chosen.folder.environment.exists():
+        print("\n" + ", ".join(f"{key} {value}" for key, value in chosen.folder.read_environment().items()))
+    if chosen.folder.metrics.exists():
+        print("\nlast validations:", *map(json.dumps, chosen.folder.read_metrics()[-3:]), sep="\n  ")
     if chosen.test:
-        each = ("n_correct", "n_scored")
+        each = ("files", "checksum")
         print("\ntest: " + ", ".join(f"{key} {value}" for key, value in chosen.test.items() if key not in each))
     return 0
 
@@ -79,9 +81,19 @@ def _rm(args: argparse.Namespace) -> int:
 
     chosen = entry(args.store, args.run_name)
     if not args.yes:
-        print(f"remove {chosen.folder} ({chosen.state}) for good? [y/N] ", end="", flush=True)
+        print(f"remove {chosen.folder} ({chosen.status}) for good? [y/N] ", end="", flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("nothing was removed")
             return 1
     print(f"removed {remove(chosen, args.force)}")
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from mechproc.runs.catalogue import verify
+
+    n_runs, problems = verify(args.store)
+    for problem in problems:
+        print(f"mechproc: {problem}", file=sys.stderr)
+    print(f"{n_runs} runs in {args.store}, {len(problems) or 'none'} damaged")
+    return 1 if problems else 0

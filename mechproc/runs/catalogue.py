@@ -8,39 +8,50 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, StoreError
 from mechproc.files import read_json
+from mechproc.runs.folder import RunFolder
 
-State = Literal["complete", "running", "interrupted"]
+Status = Literal["complete", "running", "interrupted", "failed"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One run's folder."""
 
-    folder: Path
+    folder: RunFolder
     identity: str
     config: dict[str, Any]
-    state: State
+    status: Status
     test: dict[str, Any]
     """The test scores of a complete run; empty for the others."""
+    error: str | None = None
+    """Why the last attempt failed, of a run that has failed."""
 
     @property
     def recipe(self) -> str:
-        """What was moved into the model before the training, in short, such as ``attn of d (set), attn permute``, or
-        ``random``."""
-        recipe, donors = self.config["recipe"], self.config["donors"]
-        moved = []
-        for part, donor in recipe["parts"].items():
-            rule = donors.get(donor, {}).get("procedure", {})
-            control = rule["procedure"] if rule.get("kind") == "shuffled" else None
-            named = f"shuffled {control['kind']}" if control else rule.get("kind")
-            moved.append(f"{part} of {donor} ({named})")
+        """How the model was assembled, in short, such as ``attn of d (set), attn permute``, or ``random``."""
+        recipe = self.config["recipe"]
+        moved = [f"{part} of {self._donor(name)}" for part, name in recipe["parts"].items()]
+        factor_donor = recipe.get("donor") or next(iter(recipe["parts"].values()), None)
+        for field, value in (("embedding", "random"), ("positions", "fresh"), ("layernorm", "fresh")):
+            if (setting := recipe.get(field, value)) != value:
+                moved.append(f"{field} {setting} of {self._donor(factor_donor)}")
         changes = [f"{part} {change.get('kind')}" for part, change in (recipe.get("perturb") or {}).items()]
-        return ", ".join([" + ".join(moved) or "random", *changes])
+        frozen = [f"{recipe['freeze']} frozen"] if recipe.get("freeze") else []
+        return ", ".join([" + ".join(moved) or "random", *changes, *frozen])
+
+    def _donor(self, name: str | None) -> str:
+        donor = self.config["donors"].get(name, {})
+        run = donor.get("run", donor)
+        rule = run.get("procedure", {})
+        control = rule.get("procedure") if rule.get("kind") == "shuffled" else None
+        named = f"shuffled {control['kind']}" if control else rule.get("kind") or donor.get("rule") or donor.get("file")
+        step = f" at step {donor['step']}" if donor.get("step") is not None else ""
+        return f"{name} ({named}{step})"
 
 
 def entries(root: str | Path) -> tuple[list[Entry], list[str]]:
@@ -68,62 +79,56 @@ def entry(root: str | Path, name: str) -> Entry:
     return matching[0]
 
 
-def remove(chosen: Entry, force: bool = False) -> Path:
+def remove(chosen: Entry, force: bool = False) -> RunFolder:
     """Remove one run's folder for good; refused while it is being written, and for donors without ``force``."""
-    needed_by = []
-    for folder in _folders(chosen.folder.parent):
+    folder, needed_by = chosen.folder, []
+    for other in _folders(folder.path.parent):
         with contextlib.suppress(StoreError):  # what cannot be read is no run, and needs nothing
-            if chosen.config in _donors(read_json(folder / "config.json").get("config")):
-                needed_by.append(folder.name)
+            if chosen.config in _donors(read_json(other.config).get("config")):
+                needed_by.append(other.name)
     if needed_by and not force:
-        raise StoreError(f"{chosen.folder} is a donor of {', '.join(needed_by)}: remove these first, or use --force")
+        raise StoreError(f"{folder} is a donor of {', '.join(needed_by)}: remove these first, or use --force")
     try:
-        with FileLock(chosen.folder / "lock", timeout=0):
+        with folder.lock():
             # First what says that the run is complete: if the rest is interrupted, it no longer passes for whole.
-            (chosen.folder / "test.json").unlink(missing_ok=True)
-        shutil.rmtree(chosen.folder)
+            folder.test.unlink(missing_ok=True)
+        shutil.rmtree(folder.path)
     except Timeout:
-        raise StoreError(f"{chosen.folder} is being written by another process") from None
+        raise StoreError(f"{folder} is being written by another process") from None
     except OSError as error:
-        raise StoreError(f"{chosen.folder} cannot be removed: {error.strerror or error}") from None
-    return chosen.folder
+        raise StoreError(f"{folder} cannot be removed: {error.strerror or error}") from None
+    return folder
 
 
-def _folders(root: str | Path) -> list[Path]:
+def verify(root: str | Path) -> tuple[int, list[str]]:
+    """Read every file of every run of a store: the number of runs, and one line for each damage with what to do."""
+    found, problems = entries(root)
+    for run in found:
+        if run.status != "complete":
+            continue
+        for name, about in run.folder.read_test()["files"].items():
+            if "/" in name and not (run.folder.path / name).exists():
+                continue  # checkpoints may have been removed
+            try:
+                run.folder.check(name, about)
+            except StoreError as error:
+                problems.append(f"{error}; remove the folder to train the run again")
+    return len(found), problems
+
+
+def _folders(root: str | Path) -> list[RunFolder]:
     root = Path(root)
     if not root.is_dir():
-        raise StoreError(f"{root} is no folder of runs")
-    return sorted(path for path in root.iterdir() if path.is_dir())
+        raise StoreError(f"{root} does not exist: there is no such folder of runs")
+    return [RunFolder(path) for path in sorted(root.iterdir()) if path.is_dir()]
 
 
-def _entry(folder: Path) -> Entry:
-    plain, test = read_json(folder / "config.json"), {}
-    for path, kind in _CONFIG.items():
-        _expect(folder / "config.json", plain, path, kind)
-    if (folder / "test.json").exists():
-        test = read_json(folder / "test.json")
-        for path in ("accuracy", "seconds"):
-            _expect(folder / "test.json", test, path, (int, float))
-    state: State = "complete" if test else "running" if _is_locked(folder) else "interrupted"
-    return Entry(folder, plain["identity"], plain["config"], state, test)
-
-
-_CONFIG = {
-    "identity": str,
-    "config.procedure.kind": str,
-    "config.seed": int,
-    "config.recipe.parts": dict,
-    "config.donors": dict,
-}
-"""What every ``config.json`` has."""
-
-
-def _expect(file: Path, plain: Any, path: str, kind: type | tuple[type, ...]) -> None:
-    value = plain
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(value, kind):
-        raise StoreError(f"{path} in {file.name} is {value!r}")
+def _entry(folder: RunFolder) -> Entry:
+    plain = folder.read_config()
+    test = folder.read_test() if folder.is_complete() else {}
+    error = None if test else folder.failure()
+    status: Status = "complete" if test else "running" if folder.is_locked() else "failed" if error else "interrupted"
+    return Entry(folder, plain["identity"], plain["config"], status, test, error)
 
 
 def _donors(config: Any) -> list[Any]:
@@ -131,17 +136,5 @@ def _donors(config: Any) -> list[Any]:
     change with the versions of what reads them."""
     donors = config.get("donors") if isinstance(config, dict) else None
     of_config = list(donors.values()) if isinstance(donors, dict) else []
-    return [*of_config, *(deeper for donor in of_config for deeper in _donors(donor))]
-
-
-def _is_locked(folder: Path) -> bool:
-    path = folder / "lock"
-    if not path.exists():
-        return False
-    try:
-        with FileLock(path, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # not ours to write: neither is it to say
-        return False
+    runs = [donor.get("run", donor) for donor in of_config if isinstance(donor, dict)]
+    return [*runs, *(deeper for run in runs for deeper in _donors(run))]

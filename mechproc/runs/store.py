@@ -1,121 +1,181 @@
-"""Runs on disk: one folder each, named by what was run.
+"""Where runs are kept: a folder for each run (``mechproc.runs.folder``), and records of finished runs beside them.
 
-    haystack-3fa4c1d2e5b6/
-        config.json         what was run, readable, with its identity
-        environment.json    where (see ``provenance``)
-        metrics.jsonl       one row for each evaluation, written as it comes
-        checkpoints/        log-spaced weights from step 0 on
-        resume.safetensors  where an interrupted training goes on
-        model.safetensors   the final weights
-        test.json           test scores; written last, so a folder that has it is complete
-
-A complete run is never written again. A folder that holds another config than its name says is refused.
+A complete run is never written again. A folder that holds another run than its name says is refused. Scores are read
+from records first, so that every reader sees the same numbers whatever was trained again on this machine; weights come
+from folders alone.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mechproc.errors import StoreError
-from mechproc.files import read_json, write_json
+from mechproc.files import write_json
 from mechproc.model.config import ModelConfig
-from mechproc.model.io import load_model
 from mechproc.model.state import State
+from mechproc.runs import records as records_
 from mechproc.runs.config import RunConfig
+from mechproc.runs.folder import RunFolder
+from mechproc.runs.records import Record, Records, columns
+
+
+class RunBusyError(StoreError):
+    """Another process is writing the run's folder."""
 
 
 class Store:
-    """A folder of runs."""
+    """A folder of runs, and a folder of records if one is given; neither need exist."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, records: str | Path | None = None) -> None:
         self.root = Path(root)
+        self.records = None if records is None else Records(records)
 
-    def folder(self, run: RunConfig) -> Path:
-        """Where ``run`` is kept; the folder need not exist."""
-        return self.root / run.name
+    def folder(self, run: RunConfig) -> RunFolder:
+        """Where ``run`` is kept."""
+        return RunFolder(self.root / run.name)
 
-    def is_complete(self, run: RunConfig) -> bool:
-        """True when ``run`` has been trained to its end and tested."""
-        return (self.folder(run) / "test.json").exists()
+    def has_weights(self, run: RunConfig) -> bool:
+        """Whether ``run`` has been trained to its end and tested here."""
+        return self.folder(run).is_complete()
 
-    def missing(self, runs: list[RunConfig]) -> list[RunConfig]:
-        """Those of ``runs`` and of the runs they need that are not complete: each once, donors first."""
-        needed = {r.identity: r for run in runs for r in run.with_donors()}
-        return [run for run in needed.values() if not self.is_complete(run)]
+    def has_scores(self, run: RunConfig) -> bool:
+        """Whether the scores of ``run`` are known: from a record, or because its folder is complete."""
+        return self._has_record(run) or self.has_weights(run)
+
+    def missing(self, runs: Iterable[RunConfig], weights: bool = False) -> list[RunConfig]:
+        """The trainings that it takes to have the scores of ``runs`` and of their donors: each once, donors first.
+
+        A run that has to be trained needs the weights of its donors, which are trained again where only their scores
+        are kept. With ``weights``, the weights of ``runs`` are wanted too. A folder that is damaged counts as missing.
+        """
+        needed: dict[str, RunConfig] = {}
+
+        def need(run: RunConfig) -> None:
+            if run.identity not in needed and not self._is_intact(run):
+                for donor in donor_runs(run):
+                    need(donor)
+                needed[run.identity] = run
+
+        for run in runs:
+            for scored in run.with_donors():
+                if not self._has_record(scored) and not self._is_intact(scored):
+                    need(scored)
+            if weights:
+                need(run)
+        return list(needed.values())
 
     @contextmanager
-    def writing(self, run: RunConfig) -> Iterator[Path]:
-        """The run's folder, made if need be and locked against every other process that would write it."""
+    def writing(self, run: RunConfig) -> Iterator[RunFolder]:
+        """The run's folder, made if need be and locked against every other process that would write it.
+
+        Raises ``RunBusyError`` when another process has the lock, ``StoreError`` when the folder cannot be written.
+        """
         folder = self.folder(run)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "lock", timeout=1)  # who lists the runs holds it for a moment
-            with lock:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            with folder.lock(timeout=1):  # who lists the runs holds it for a moment
                 self._claim(run, folder)
                 yield folder
         except Timeout:
-            raise StoreError(f"{folder} is being written by another process") from None
+            raise RunBusyError(f"{folder} is being written by another process") from None
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(f"{folder} cannot be written: {error}") from error
+            raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
 
     def model(self, run: RunConfig) -> tuple[ModelConfig, State]:
         """The final weights of a complete run."""
-        self._require_complete(run)
-        cfg, state, _ = load_model(self.folder(run) / "model.safetensors")
-        return cfg, state
+        return self._complete(run).load_model()
 
     def checkpoint(self, run: RunConfig, step: int) -> tuple[ModelConfig, State]:
-        """The weights after ``step`` steps; 0 are those that training started from."""
-        path = self.folder(run) / "checkpoints" / f"step_{step:06d}.safetensors"
-        if not path.exists():
-            kept = ", ".join(str(s) for s in self.checkpoint_steps(run)) or "none"
-            raise StoreError(f"step = {step} is not a checkpoint of {self.folder(run)}: kept are {kept}")
-        cfg, state, _ = load_model(path)
-        return cfg, state
+        """The weights after ``step`` updates; 0 are those that training started from."""
+        return self.folder(run).load_checkpoint(step)
 
     def checkpoint_steps(self, run: RunConfig) -> list[int]:
-        """The steps of which weights are kept, ascending."""
-        return sorted(
-            int(p.stem.removeprefix("step_")) for p in (self.folder(run) / "checkpoints").glob("step_*.safetensors")
-        )
+        """The numbers of updates after which weights are kept, ascending."""
+        return self.folder(run).checkpoint_steps()
 
     def test(self, run: RunConfig) -> dict[str, Any]:
-        """The test scores of a complete run, as ``execute`` wrote them."""
-        self._require_complete(run)
-        return read_json(self.folder(run) / "test.json")
+        """The test scores of a run; the fields are those of ``mechproc.runs.folder.TEST_FIELDS`` without the files."""
+        if record := self._record(run):
+            return record["test"] | {"seconds": record["made"]["seconds"]}
+        test = self._complete(run).read_test()
+        return {field: value for field, value in test.items() if field not in ("files", "checksum")}
+
+    def test_items(self, run: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Correctly predicted and scored tokens of each test item of a complete run, int64 [item] both."""
+        return self._complete(run).load_test_items()
 
     def provenance(self, run: RunConfig) -> dict[str, str]:
-        """Where the run was computed."""
-        self._require_complete(run)
-        return read_json(self.folder(run) / "environment.json")
+        """Where the scores of ``run`` were computed."""
+        if record := self._record(run):
+            return record["provenance"]
+        return self._complete(run).read_environment()
 
     def metrics(self, run: RunConfig) -> pd.DataFrame:
-        """One row for each evaluation so far."""
-        path = self.folder(run) / "metrics.jsonl"
-        try:
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
-        return pd.DataFrame(rows)
+        """One row for each validation so far, floats to ``mechproc.runs.records.DIGITS`` significant digits."""
+        if record := self._record(run):
+            return pd.DataFrame(record["metrics"])
+        return pd.DataFrame(columns(self.folder(run).read_metrics()))
 
-    def _claim(self, run: RunConfig, folder: Path) -> None:
-        path = folder / "config.json"
-        if path.exists():
-            if (held := read_json(path).get("identity")) != run.identity:
+    def failure(self, run: RunConfig) -> str | None:
+        """Why the last attempt to train ``run`` failed; None when none has since the last success."""
+        return self.folder(run).failure()
+
+    def record(self, run: RunConfig) -> None:
+        """Add the record of a complete run, unless there is one or the store keeps none."""
+        if self.records is not None:
+            self.records.add(run, records_.make(run, self._complete(run)))
+
+    def record_complete(self, runs: Iterable[RunConfig]) -> None:
+        """Add the records that an interruption left out, of complete runs and of their donors."""
+        if self.records is None:
+            return
+        for needed in {r.identity: r for run in runs for r in run.with_donors()}.values():
+            if not self._has_record(needed) and self._is_intact(needed):
+                self.record(needed)
+
+    def _is_intact(self, run: RunConfig) -> bool:
+        """``has_weights``, and False where the folder is damaged: whoever then trains the run names the damage."""
+        try:
+            return self.has_weights(run)
+        except StoreError:
+            return False
+
+    def _has_record(self, run: RunConfig) -> bool:
+        return self.records is not None and run in self.records
+
+    def _record(self, run: RunConfig) -> Record | None:
+        return None if self.records is None else self.records.get(run)
+
+    def _claim(self, run: RunConfig, folder: RunFolder) -> None:
+        if folder.config.exists():
+            if (held := folder.read_config()["identity"]) != run.identity:
                 raise StoreError(f"{folder} holds another run (identity {held}); it is not overwritten")
         else:
             versions = {needed.name: needed.procedure.source_version for needed in run.with_donors()}
-            write_json(path, {"identity": run.identity, "procedure_versions": versions, "config": run.to_dict()})
+            write_json(
+                folder.config, {"identity": run.identity, "procedure_versions": versions, "config": run.to_dict()}
+            )
 
-    def _require_complete(self, run: RunConfig) -> None:
-        if not self.is_complete(run):
-            raise StoreError(f"{self.folder(run)} is not a complete run")
+    def _complete(self, run: RunConfig) -> RunFolder:
+        """The folder of a complete run; a ``StoreError`` says what is missing."""
+        folder = self.folder(run)
+        if not folder.is_complete():
+            for place, kind in ((self.root, "folder of runs"), (folder.path, "run")):
+                if not place.is_dir():
+                    raise StoreError(f"{place} does not exist: there is no such {kind}")
+            raise StoreError(f"{folder} is not a complete run")
+        return folder
+
+
+def donor_runs(run: RunConfig) -> list[RunConfig]:
+    """The runs whose weights ``run`` takes parts of."""
+    return list({needed.identity: needed for donor in run.donors.values() for needed in donor.needs}.values())

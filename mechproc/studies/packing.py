@@ -10,7 +10,7 @@ from mechproc.files import atomic_write, write_json
 from mechproc.model.io import write_tensors
 from mechproc.model.state import n_parameters
 from mechproc.runs.config import RunConfig
-from mechproc.runs.executors.processes import Done, run_all
+from mechproc.runs.executors import Report, run_all
 from mechproc.runs.store import Store
 from mechproc.studies.pretraining import KEPT, SEEDS, recipe
 
@@ -28,14 +28,14 @@ def build(
     out: Path,
     seeds: Sequence[int] | None = None,
     workers: int | None = None,
-    done: Done | None = None,
+    report: Report | None = None,
 ) -> list[Path]:
     """Complete the donors' runs in ``store``, then write ``out/RULE``; returns the folders.
 
     Each file is a pure function of the run that it holds: the same provenance gives the same bytes.
     """
     runs = {rule: [recipe(rule, seed) for seed in (SEEDS if seeds is None else seeds)] for rule in rules}
-    run_all([run for of_rule in runs.values() for run in of_rule], store, workers, done)
+    run_all([run for of_rule in runs.values() for run in of_rule], store, workers, report, weights=True)
     return [pack(rule, of_rule, store, out / rule) for rule, of_rule in runs.items()]
 
 

@@ -17,7 +17,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.state import init_state
 from mechproc.procedures.lengths import Uniform
 from mechproc.procedures.sorting import Sorting
-from mechproc.runs.executors.processes import one_thread
+from mechproc.threads import one_thread
 from mechproc.training.config import TASK, TrainingConfig
 from mechproc.training.engines import choose
 from mechproc.training.loop import train

@@ -13,7 +13,7 @@ from mechproc.errors import ConfigError, require
 from mechproc.provenance import PROVENANCE_FIELDS
 from mechproc.result import Result
 from mechproc.runs.config import RunConfig
-from mechproc.runs.executors.processes import Done, run_all
+from mechproc.runs.executors import Report, run_all
 from mechproc.runs.store import Store
 from mechproc.statistics.comparisons import Family, Verdict
 from mechproc.statistics.survival import crossing_steps
@@ -66,9 +66,9 @@ class Study:
                 return run
         raise ConfigError(f"study {self.name!r} has no arm {arm!r} with seed {seed}")
 
-    def complete(self, store: Store, workers: int | None = None, done: Done | None = None) -> None:
+    def complete(self, store: Store, workers: int | None = None, report: Report | None = None) -> None:
         """Run whatever is missing in ``store``; see ``run_all``."""
-        run_all([run for _, run in self.runs], store, workers, done)
+        run_all([run for _, run in self.runs], store, workers, report)
 
     def scores(self, store: Store) -> Result:
         """Test token accuracy of every run, axes (arm, seed)."""

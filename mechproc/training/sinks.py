@@ -1,16 +1,10 @@
-"""Where a training's records go: to memory, or to a folder that an interrupted training goes on from.
-
-A folder holds
-
-    metrics.jsonl                          one row for each validation, written as it comes
-    checkpoints/step_000123.safetensors    weights after so many updates (see ``mechproc.model.io``)
-    resume.safetensors                     weights, Adam's moments and the place in the training
-"""
+"""Where a training's records go: to memory, or to files that an interrupted training goes on from."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,17 +100,40 @@ class MemorySink:
         return self.resume
 
 
-class FolderSink:
-    """Keeps everything in a folder, which is made; see the module's docstring. Errors are ``StoreError``."""
+@runtime_checkable
+class TrainingFiles(Protocol):
+    """The files of one training; ``mechproc.runs.folder.RunFolder`` names them."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.metrics_file = self.folder / "metrics.jsonl"
-        self.resume_file = self.folder / "resume.safetensors"
+    @property
+    def metrics(self) -> Path:
+        """One row of JSON for each validation."""
+        ...
+
+    @property
+    def resume(self) -> Path:
+        """Weights, Adam's moments and the place in the training."""
+        ...
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        ...
+
+    def checkpoint(self, step: int) -> Path:
+        """The weights after ``step`` updates."""
+        ...
+
+
+class FolderSink:
+    """Keeps everything in files, whose folder is made. Errors are ``StoreError``."""
+
+    def __init__(self, files: TrainingFiles) -> None:
+        self.files = files
+        self.metrics_file, self.resume_file = files.metrics, files.resume
         try:
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            files.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{self.folder} cannot be made: {error.strerror}") from error
+            raise StoreError(f"{files.checkpoints} cannot be made: {error.strerror}") from error
 
     def row(self, row: Row) -> None:
         try:
@@ -135,15 +152,22 @@ class FolderSink:
 
     def cut_rows(self, n_rows: int) -> None:
         lines = self.metrics_file.read_bytes().splitlines(keepends=True) if self.metrics_file.exists() else []
-        if len(lines) < n_rows:
-            raise StoreError(f"{self.metrics_file} has {len(lines)} rows, but the resume point was made after {n_rows}")
+        whole = [line for line in lines if line.endswith(b"\n")]  # a crash may have cut the last one off
+        if len(whole) < n_rows:
+            raise StoreError(
+                f"{self.metrics_file} has {len(whole)} rows, but the resume point was made after {n_rows}: "
+                "remove the folder to start over"
+            )
         if len(lines) > n_rows:
-            atomic_write(self.metrics_file, b"".join(lines[:n_rows]))
+            atomic_write(self.metrics_file, b"".join(whole[:n_rows]))
 
     def checkpoint(self, step: int, cfg: ModelConfig, state: State) -> None:
-        save_model(self.folder / "checkpoints" / f"step_{step:06d}.safetensors", cfg, state, {"step": step})
+        save_model(self.files.checkpoint(step), cfg, state, {"step": step})
 
     def save_resume(self, point: ResumePoint) -> None:
+        if self.metrics_file.exists():  # its rows reach the disk before the point that counts on them
+            with self.metrics_file.open("rb+") as file:
+                os.fsync(file.fileno())
         snapshot = {f.name: getattr(point.snapshot, f.name) for f in dataclasses.fields(Snapshot)}
         tensors = {f"{group}/{name}": t for group, state in snapshot.items() for name, t in state.items()}
         write_tensors(

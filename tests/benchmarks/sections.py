@@ -15,7 +15,7 @@ from measure import medians
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import init_state
 from mechproc.procedures import Fixed, Haystack, Procedure, ReversedAddition
-from mechproc.runs.executors.processes import usable_cores
+from mechproc.threads import usable_cores
 from mechproc.training.config import TASK, TrainingConfig
 from mechproc.training.data import Batch, TrainStream
 from mechproc.training.engines import choose

@@ -15,7 +15,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.procedures import Fixed, Identity, Set, Shuffled
 from mechproc.runs.catalogue import Entry, entry, remove
 from mechproc.runs.config import RunConfig
-from mechproc.runs.executors.processes import run_all
+from mechproc.runs.executors import run_all
 from mechproc.runs.store import Store
 from mechproc.training.config import TrainingConfig
 from mechproc.transfer.arms import attention_only
@@ -51,7 +51,7 @@ def test_list_has_a_line_for_each_run_and_says_what_is_none(store: Path, capsys)
     assert lines[2].startswith(RUN.name) and "interrupted" in lines[2] and lines[2].endswith("attn of d (identity)")
     assert lines[-1] == f"2 runs in {store}"
     assert shown.err.startswith(f"mechproc: {store / 'holiday'} is not a run: ") and shown.err.count("\n") == 1
-    assert main(["runs", "list", "--store", str(store), "--procedure", "set", "--state", "complete"]) == 0
+    assert main(["runs", "list", "--store", str(store), "--procedure", "set", "--status", "complete"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 runs")
 
 
@@ -141,16 +141,16 @@ def test_what_is_interrupted_in_its_removal_does_not_pass_for_complete(store: Pa
     monkeypatch.setattr(shutil, "rmtree", broken)
     with pytest.raises(KeyboardInterrupt):
         remove(entry(store, RUN.name))
-    assert not Store(store).is_complete(RUN) and (store / RUN.name / "model.safetensors").exists()
+    assert not Store(store).has_weights(RUN) and (store / RUN.name / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('"kind": "set"', '"kind": 3', "config.procedure.kind in config.json is 3"),
-        ('"identity"', '"identiti"', "identity in config.json is None"),
-        ('"parts": {', '"partz": {', "config.recipe.parts in config.json is None"),
-        ('"donors": {', '"donorz": {', "config.donors in config.json is None"),
+        ('"kind": "set"', '"kind": 3', "config.procedure.kind in {config} is 3"),
+        ('"identity"', '"identiti"', "identity in {config} is None"),
+        ('"parts": {', '"partz": {', "config.recipe.parts in {config} is None"),
+        ('"donors": {', '"donorz": {', "config.donors in {config} is None"),
     ],
 )
 def test_a_malformed_config_costs_its_own_folder_only(store: Path, old: str, new: str, said: str, capsys):
@@ -161,16 +161,16 @@ def test_a_malformed_config_costs_its_own_folder_only(store: Path, old: str, new
     (store / DONOR.name / "test.json").unlink()
     assert main(["runs", "--store", str(store), "list"]) == 0
     shown = capsys.readouterr()
-    assert f"{store / RUN.name} is not a run: {said}" in shown.err
+    assert f"{store / RUN.name} is not a run: {said.format(config=config)}" in shown.err
     assert [line.split()[0] for line in shown.out.splitlines()[1:]] == [DONOR.name, "1"]
 
 
 def test_scores_that_are_none_are_said(store: Path, capsys):
     (store / RUN.name / "test.json").write_text('{"accuracy": "high"}')
     assert main(["runs", "--store", str(store), "list"]) == 0
-    assert "accuracy in test.json is 'high'" in capsys.readouterr().err
+    assert f"accuracy in {store / RUN.name / 'test.json'} is 'high'" in capsys.readouterr().err
 
 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys):
     assert main(["runs", "--store", str(tmp_path / "none"), "list"]) == 1
-    assert "is no folder of runs" in capsys.readouterr().err
+    assert "does not exist: there is no such folder of runs" in capsys.readouterr().err

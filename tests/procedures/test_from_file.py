@@ -140,7 +140,7 @@ def test_a_subclass_without_a_kind_of_its_own_is_refused():
 @pytest.mark.slow
 def test_other_processes_train_on_it(file, tmp_path):
     procedure = Procedure.from_dict({"kind": "rules/last.py:Last"})
-    from mechproc.runs.executors.processes import run_all
+    from mechproc.runs.executors import run_all
 
     runs, store = [run_of(procedure, seed) for seed in (0, 1)], Store(tmp_path / "runs")
     run_all(runs, store, workers=2)

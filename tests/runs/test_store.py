@@ -2,6 +2,8 @@
 
 import errno
 import json
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from filelock import FileLock
 from mechproc.errors import StoreError
 from mechproc.provenance import differences, provenance
 from mechproc.runs.execute import execute
-from mechproc.runs.executors.processes import one_thread, run_all
+from mechproc.runs.executors import RunsFailedError, run_all
 from mechproc.runs.store import Store
 from mechproc.studies.set_to_haystack import donor, transfer
+from mechproc.threads import one_thread
 from mechproc.training.engines import choose
 
 
@@ -23,44 +26,45 @@ def equal_bits(a: dict, b: dict) -> bool:
 
 def test_a_run_leaves_a_whole_folder(tiny, store):
     run = donor(0, tiny)
-    assert not store.is_complete(run)
+    assert not store.has_weights(run)
     run_all([run], store, workers=1)
-    folder = store.folder(run)
+    folder = store.folder(run).path
     assert json.loads((folder / "config.json").read_text())["identity"] == run.identity
     assert store.checkpoint_steps(run)[0] == 0
     assert store.metrics(run)["step"].iloc[-1] == tiny.donor_steps
     assert not (folder / "resume.safetensors").exists()
-    test = store.test(run)
-    assert sum(test["n_correct"]) / sum(test["n_scored"]) == pytest.approx(test["accuracy"])
+    n_correct, n_scored = store.test_items(run)
+    assert n_correct.sum() / n_scored.sum() == pytest.approx(store.test(run)["accuracy"])
     assert set(provenance()) <= set(store.provenance(run))
 
 
 def test_a_complete_run_is_not_run_again(tiny, store):
     run = donor(0, tiny)
     run_all([run], store, workers=1)
-    before = (store.folder(run) / "test.json").stat().st_mtime_ns
+    before = (store.folder(run).path / "test.json").stat().st_mtime_ns
     ran = []
-    run_all([run], store, workers=1, done=lambda *args: ran.append(args))
-    assert ran == [] and (store.folder(run) / "test.json").stat().st_mtime_ns == before
+    run_all([run], store, workers=1, report=ran.append)
+    assert ran == [] and (store.folder(run).path / "test.json").stat().st_mtime_ns == before
 
 
 def test_another_run_in_the_folder_is_not_overwritten(tiny, store):
     run = donor(0, tiny)
-    store.folder(run).mkdir(parents=True)
-    (store.folder(run) / "config.json").write_text('{"identity": "of another run"}')
+    store.folder(run).path.mkdir(parents=True)
+    plain = {"identity": "of another run", "config": run.to_dict()}
+    (store.folder(run).path / "config.json").write_text(json.dumps(plain))
     with pytest.raises(StoreError, match="holds another run"):
         execute(run, store)
 
 
 def test_two_processes_do_not_write_one_run(tiny, store):
     run = donor(0, tiny)
-    store.folder(run).mkdir(parents=True)
-    with FileLock(store.folder(run) / "lock"), pytest.raises(StoreError, match="another process"):
+    store.folder(run).path.mkdir(parents=True)
+    with FileLock(store.folder(run).path / "lock"), pytest.raises(StoreError, match="another process"):
         execute(run, store)
 
 
 def test_donors_must_be_complete(tiny, store):
-    with pytest.raises(StoreError, match="not a complete run"):
+    with pytest.raises(StoreError, match="does not exist: there is no such folder of runs"):
         execute(transfer("attention", 0, tiny), store)
 
 
@@ -78,15 +82,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tiny, store, tmp_path, monk
 
     with one_thread(), pytest.raises(KeyboardInterrupt):
         execute(run, store, progress=stop)
-    assert not store.is_complete(run)
+    assert not store.has_weights(run)
     run_all([run], store, workers=1)
     assert equal_bits(store.model(run)[1], whole.model(run)[1])
-    assert (store.folder(run) / "metrics.jsonl").read_text() == (whole.folder(run) / "metrics.jsonl").read_text()
+    assert (store.folder(run).path / "metrics.jsonl").read_text() == (
+        whole.folder(run).path / "metrics.jsonl"
+    ).read_text()
 
 
 def test_a_run_is_not_finished_in_another_environment(tiny, store, monkeypatch):
     run = donor(0, tiny)
-    folder = store.folder(run)
+    folder = store.folder(run).path
     folder.mkdir(parents=True)
     (folder / "resume.safetensors").write_bytes(b"whatever")
     (folder / "environment.json").write_text(
@@ -110,16 +116,82 @@ def test_processes_give_the_bits_of_this_one(tiny, store, tmp_path):
     other = Store(tmp_path / "other")
     run_all(runs, store, workers=1)
     seen = []
-    run_all(runs, other, workers=2, done=lambda run, done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    run_all(runs, other, workers=2, report=seen.append)
+    assert [(event.n_done, event.n_failed, event.n_total) for event in seen] == [(1, 0, 3), (2, 0, 3), (3, 0, 3)]
+    assert sorted(event.share for event in seen) == [event.share for event in seen] and seen[-1].share == 1.0
     for run in runs:
         assert equal_bits(store.model(run)[1], other.model(run)[1])
         assert differences(store.provenance(run), other.provenance(run)) == []
 
 
-def test_a_failing_run_stops_the_rest_and_says_why(tiny, store):
-    runs = [transfer("random", seed, tiny) for seed in (0, 1)]
-    store.folder(runs[0]).mkdir(parents=True)
-    (store.folder(runs[0]) / "config.json").write_text("no JSON")
-    with pytest.raises(StoreError, match=r"config\.json cannot be read"):
-        run_all(runs, store, workers=2)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_fails_stops_no_other_and_is_named(tiny, store, workers):
+    runs = [transfer("random", 0, tiny), transfer("attention", 0, tiny), transfer("random", 1, tiny)]
+    broken = store.folder(runs[1].with_donors()[0])
+    broken.path.mkdir(parents=True)
+    broken.config.write_text("no JSON")
+    events = []
+    with pytest.raises(RunsFailedError, match=r"2 of 4 runs failed") as caught:
+        run_all(runs, store, workers=workers, report=events.append)
+    assert "config.json cannot be read" in str(caught.value)
+    assert f"its donor {broken.name} failed" in str(caught.value) and runs[1].name in str(caught.value)
+    assert store.has_weights(runs[0]) and store.has_weights(runs[2])
+    assert (events[-1].n_done, events[-1].n_failed) == (2, 2)
+    assert "config.json cannot be read" in (store.failure(runs[1].with_donors()[0]) or "")
+    shutil.rmtree(broken.path)
+    run_all(runs, store, workers=workers)
+    assert store.has_weights(runs[1]) and store.failure(runs[1].with_donors()[0]) is None
+
+
+def test_a_run_that_another_process_trains_is_waited_for(tiny, store):
+    run = donor(0, tiny)
+    store.folder(run).path.mkdir(parents=True)
+    lock = FileLock(store.folder(run).lock_file, thread_local=False)  # released by another thread
+    lock.acquire()
+    with pytest.raises(RunsFailedError, match="is being written by another process"):
+        run_all([run], store, workers=1, wait=False)
+    timer = threading.Timer(1.5, lambda: lock.release())
+    timer.start()
+    run_all([run], store, workers=1)
+    timer.join()
+    assert store.has_weights(run)
+
+
+def test_a_truncated_or_changed_model_does_not_pass_for_complete(tiny, store):
+    run = donor(0, tiny)
+    run_all([run], store, workers=1)
+    model = store.folder(run).model
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-4])
+    assert not store.has_weights(run) and [r.identity for r in store.missing([run])] == [run.identity]
+    with pytest.raises(StoreError, match="is not a complete run"):
+        store.model(run)
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(StoreError, match=r"model\.safetensors is damaged: its sha256"):
+        store.model(run)
+
+
+def test_damaged_scores_name_file_and_field(tiny, store):
+    run = donor(0, tiny)
+    run_all([run], store, workers=1)
+    path = store.folder(run).test
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in whole.items() if k != "loss"}))
+    with pytest.raises(StoreError, match=r"loss in .*test\.json is None"):
+        store.test(run)
+    path.write_text(json.dumps(whole | {"accuracy": 1.0}))
+    with pytest.raises(StoreError, match=r"checksum in .*test\.json"):
+        store.test(run)
+
+
+def test_a_store_that_does_not_exist_is_named(tiny, tmp_path):
+    with pytest.raises(StoreError, match="nowhere does not exist"):
+        Store(tmp_path / "nowhere").test(donor(0, tiny))
+
+
+def test_a_last_row_that_was_cut_off_is_left_out(tiny, store):
+    run = donor(0, tiny)
+    run_all([run], store, workers=1)
+    with store.folder(run).metrics.open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert store.folder(run).read_metrics()[-1]["step"] == tiny.donor_steps

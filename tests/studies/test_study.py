@@ -30,7 +30,7 @@ def test_sizes_were_searched_on_other_seeds():
 def test_more_seeds_run_only_what_is_new(tiny, store):
     study((0,), tiny).complete(store, workers=1)
     ran = []
-    study((0, 1), tiny).complete(store, workers=1, done=lambda run, *_: ran.append(run.seed))
+    study((0, 1), tiny).complete(store, workers=1, report=lambda event: ran.append(event.run.seed))
     assert ran == [1] * (1 + len(ARMS))
 
 

@@ -18,6 +18,7 @@ from mechproc.model.state import State, init_state
 from mechproc.procedures.base import Procedure
 from mechproc.procedures.lengths import Curriculum, Fixed, Uniform
 from mechproc.procedures.sequences import Identity
+from mechproc.runs.folder import RunFolder
 from mechproc.training import loop
 from mechproc.training.config import TrainingConfig
 from mechproc.training.engines.base import ReferenceEngine
@@ -337,13 +338,13 @@ def test_ctrl_c_loses_nothing(uninterrupted: tuple[TrainingResult, MemorySink], 
     procedure, cfg, settings, state = complicated()
     for step in (2, 10, 33):
         with pytest.raises(KeyboardInterrupt):
-            train(procedure, cfg, state, settings, 7, sink=FolderSink(tmp_path), progress=at(step, ctrl_c))
-        point = FolderSink(tmp_path).load_resume()
+            train(procedure, cfg, state, settings, 7, sink=FolderSink(RunFolder(tmp_path)), progress=at(step, ctrl_c))
+        point = FolderSink(RunFolder(tmp_path)).load_resume()
         assert point is not None and point.course.step == step
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    result = train(procedure, cfg, state, settings, 7, sink=FolderSink(tmp_path))
+    result = train(procedure, cfg, state, settings, 7, sink=FolderSink(RunFolder(tmp_path)))
     sink = MemorySink()
-    sink.rows = FolderSink(tmp_path).rows()
+    sink.rows = FolderSink(RunFolder(tmp_path)).rows()
     for step in uninterrupted[1].checkpoints:
         held, weights, metadata = load_model(tmp_path / "checkpoints" / f"step_{step:06d}.safetensors")
         assert held == cfg and metadata == {"step": step}

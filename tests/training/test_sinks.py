@@ -10,6 +10,7 @@ from mechproc.errors import StoreError
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import write_tensors
 from mechproc.model.state import State
+from mechproc.runs.folder import RunFolder
 from mechproc.training.engines.base import Snapshot
 from mechproc.training.sinks import Course, FolderSink, ResumePoint
 
@@ -18,7 +19,7 @@ COURSE = Course(step=7, stage=2, best=1 / 3, stale=1, n_rows=3, loss_sum=0.1 + 0
 
 @pytest.fixture
 def sink(tmp_path: Path) -> FolderSink:
-    return FolderSink(tmp_path / "deep" / "run")
+    return FolderSink(RunFolder(tmp_path / "deep" / "run"))
 
 
 def resume_point(state: State) -> ResumePoint:
@@ -84,8 +85,8 @@ def test_broken_resume_points_are_refused(sink: FolderSink, state: State, cfg: M
 
 def test_folders_that_cannot_be_written_are_named(tmp_path: Path, sink: FolderSink) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="file/run cannot be made: Not a directory"):
-        FolderSink(tmp_path / "file" / "run")
+    with pytest.raises(StoreError, match="file/run/checkpoints cannot be made: Not a directory"):
+        FolderSink(RunFolder(tmp_path / "file" / "run"))
     sink.metrics_file.mkdir()
     with pytest.raises(StoreError, match=r"metrics\.jsonl cannot be written: Is a directory"):
         sink.row({"step": 0})

@@ -1,100 +1,85 @@
-"""Ways to get runs done. Both give the same bits: a run is trained on one thread in either."""
+"""Several runs at a time, each in a process of this machine."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
-from mechproc.errors import MechprocError, require
+from mechproc.errors import MechprocError
 from mechproc.runs.config import RunConfig
-from mechproc.runs.execute import execute
+from mechproc.runs.executors import Queue
+from mechproc.runs.executors.serial import attempt
 from mechproc.runs.store import Store
 
-Done = Callable[[RunConfig, int, int], None]
-"""Told after each run: the run, how many are done, how many there are."""
+GUARD = (
+    "the worker processes could not start: a script has to call this under `if __name__ == '__main__':`, because each "
+    "worker imports the script; or use workers=1"
+)
 
 
-def run_all(runs: list[RunConfig], store: Store, workers: int | None = None, done: Done | None = None) -> None:
-    """Complete ``runs`` in ``store``, with the runs they need; those that are complete already are left alone.
+class Processes:
+    """An ``Executor`` with ``workers`` processes that stay alive from the first run to the last.
 
-    ``workers`` processes (by default one for each core this process may use) stay alive from the first run to the
-    last; with 1 everything happens in this process. A run that fails stops the rest; what was complete stays.
+    A process that dies, killed or out of memory, takes its pool with it: a new pool goes on, each run that was in
+    training from its resume point. A run that was in training twice when processes died has failed.
     """
-    workers = usable_cores() if workers is None else workers
-    require(workers >= 1, "workers", workers, "at least 1")
-    missing = store.missing(runs)
-    if workers == 1 or len(missing) <= 1:
-        with one_thread():
-            for count, run in enumerate(missing, 1):
-                execute(run, store)
-                if done:
-                    done(run, count, len(missing))
-    else:
-        _in_processes(missing, store, min(workers, len(missing)), done)
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def __call__(self, queue: Queue, store: Store, wait: bool) -> None:
+        deaths: dict[str, int] = {}
+        while queue.waiting:
+            for run in self._until_a_process_dies(queue, store, wait):
+                deaths[run.identity] = deaths.get(run.identity, 0) + 1
+                if deaths[run.identity] < 2:
+                    queue.put_back(run)
+                else:
+                    error = "its process died twice (killed, or out of memory)"
+                    store.folder(run).write_failure(error)
+                    queue.finish(run, error)
+
+    def _until_a_process_dies(self, queue: Queue, store: Store, wait_for_others: bool) -> list[RunConfig]:
+        """Run until the queue is empty, or a process has died: the runs that were in training then."""
+        context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of this process
+        started = context.Event()
+        running: dict[Future[str | None], RunConfig] = {}
+        pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker, initargs=(started,))
+        try:
+            while True:
+                # no more than there are workers: what waits inside the pool could not be called back on Ctrl-C
+                while len(running) < self.workers and (run := queue.take()) is not None:
+                    running[pool.submit(attempt, run, store, wait_for_others)] = run
+                if not running:
+                    return []
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    error = future.result()
+                    queue.finish(running.pop(future), error)
+        except BrokenProcessPool:
+            if not started.is_set():
+                raise MechprocError(GUARD) from None
+            return list(running.values())
+        except BaseException:
+            _interrupt(pool, running)
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class one_thread:  # noqa: N801  (reads as a statement: with one_thread():)
-    """Within it torch uses one thread, as every worker does: the number of threads can change bits."""
-
-    def __enter__(self) -> None:
-        import torch
-
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        torch.set_num_threads(self.before)
-
-
-def _in_processes(missing: list[RunConfig], store: Store, workers: int, done: Done | None) -> None:
-    waiting = {run.identity: run for run in missing}
-    needs = {run.identity: {r.identity for r in run.with_donors()[:-1]} & waiting.keys() for run in missing}
-    running: dict[Future[None], RunConfig] = {}
-    finished: set[str] = set()
-    # Fresh interpreters: a fork would copy the threads' locks of this one.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-    try:
-        while waiting or running:
-            # no more than there are workers: what waits inside the pool could not be called back on Ctrl-C
-            ready = [identity for identity in waiting if needs[identity] <= finished]
-            for identity in ready[: workers - len(running)]:
-                run = waiting.pop(identity)
-                running[pool.submit(execute, run, store)] = run
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                run = running.pop(future)
-                future.result()
-                finished.add(run.identity)
-                if done:
-                    done(run, len(finished), len(missing))
-    except BrokenProcessPool as error:
-        raise MechprocError(
-            "a worker process died (out of memory?); complete runs are kept, the same call goes on"
-        ) from error
-    except BaseException:
-        _interrupt(pool, running)
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
+def _start_worker(started: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    started.set()
 
 
-def _interrupt(pool: ProcessPoolExecutor, running: Iterable[Future[None]]) -> None:
+def _interrupt(pool: ProcessPoolExecutor, running: Iterable[Future[str | None]]) -> None:
     """Let the workers write their resume points and stop.
 
     A terminal sends Ctrl-C to them too; whoever still trains after a moment was not told, and is told here.

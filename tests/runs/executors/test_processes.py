@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mechproc.runs.executors.processes import run_all
+from mechproc.runs.executors import run_all
 from mechproc.runs.store import Store
 from mechproc.studies.set_to_haystack import donor
 
 SCRIPT = """
 import sys
 from mechproc.studies.set_to_haystack import Sizes, donor
-from mechproc.runs.executors.processes import run_all
+from mechproc.runs.executors import run_all
 from mechproc.runs.store import Store
 
 if __name__ == "__main__":
@@ -49,3 +49,42 @@ def test_ctrl_c_stops_every_worker_with_a_resume_point(tmp_path: Path, told: str
 def test_no_workers_are_refused(tiny, store: Store):
     with pytest.raises(ValueError, match="workers = 0 is not allowed: at least 1"):
         run_all([donor(0, tiny)], store, workers=0)
+
+
+def test_a_script_without_a_guard_is_told_what_to_do(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
+    process = subprocess.run([sys.executable, str(script), str(tmp_path / "runs")], capture_output=True, text=True)
+    assert process.returncode == 1 and "__name__ == '__main__'" in process.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
+def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path: Path):
+    script, root = tmp_path / "script.py", tmp_path / "runs"
+    script.write_text(SCRIPT.replace("20_000", "2_000").replace("range(6)", "range(3)"))
+    process = subprocess.Popen([sys.executable, str(script), str(root)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(root.glob("*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert len(list(root.glob("*/test.json"))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGTERM")
+def test_sigterm_leaves_resume_points(tmp_path: Path):
+    script, root = tmp_path / "script.py", tmp_path / "runs"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen([sys.executable, str(script), str(root)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(root.glob("*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert len(list(root.glob("*/resume.safetensors"))) == 2

@@ -1,0 +1,246 @@
+"""The folder of one run. This module alone knows its files.
+
+    haystack-3fa4c1d2e5b6/
+        config.json             the run's config and identity
+        environment.json        where it was computed (see ``mechproc.provenance``)
+        metrics.jsonl           one row for each validation, appended as it comes
+        checkpoints/            weights after log-spaced numbers of updates, from 0 on
+        resume.safetensors      where an interrupted training goes on; removed at its end
+        model.safetensors       the final weights
+        test_items.safetensors  scored and correctly predicted tokens of each test item
+        test.json               test scores, size and SHA-256 of the other files; written last
+        error.json              why the last attempt failed, until one succeeds
+        lock                    held by the process that writes the folder
+
+A folder is complete when it has ``test.json`` and the files that ``test.json`` lists, in their sizes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from mechproc.config import digest
+from mechproc.errors import StoreError
+from mechproc.files import read_json, write_json
+from mechproc.model.config import ModelConfig
+from mechproc.model.io import load_model, read_tensors, save_model, write_tensors
+from mechproc.model.state import State
+from mechproc.training.evaluate import Score
+
+Number = (int, float)
+CONFIG_FIELDS = {
+    "identity": str,
+    "config.procedure.kind": str,
+    "config.seed": int,
+    "config.recipe.parts": dict,
+    "config.donors": dict,
+}
+"""What every ``config.json`` has, and of which type."""
+TEST_FIELDS = {
+    "accuracy": Number,
+    "item_accuracy": Number,
+    "loss": Number,
+    "n_items": int,
+    "ceiling": (int, float, type(None)),
+    "baselines": dict,
+    "baseline_losses": dict,
+    "steps": int,
+    "stopped": str,
+    "seconds": Number,
+    "files": dict,
+    "checksum": str,
+}
+"""What every ``test.json`` has, and of which type."""
+
+
+class RunFolder:
+    """The files of one run; the folder need not exist."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.resume = self.path / "resume.safetensors"
+        self.model = self.path / "model.safetensors"
+        self.test_items = self.path / "test_items.safetensors"
+        self.test = self.path / "test.json"
+        self.error = self.path / "error.json"
+        self.lock_file = self.path / "lock"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
+
+    def checkpoint(self, step: int) -> Path:
+        """The file of the weights after ``step`` updates."""
+        return self.checkpoints / f"step_{step:06d}.safetensors"
+
+    def checkpoint_steps(self) -> list[int]:
+        """The numbers of updates after which weights are kept, ascending."""
+        return sorted(int(path.stem.removeprefix("step_")) for path in self.checkpoints.glob("step_*.safetensors"))
+
+    def lock(self, timeout: float = 0) -> FileLock:
+        """The lock that a process holds while it writes the folder."""
+        return FileLock(self.lock_file, timeout=timeout)
+
+    def is_locked(self) -> bool:
+        """Whether another process writes the folder now; False where that cannot be found out."""
+        if not self.lock_file.exists():
+            return False
+        try:
+            with self.lock():
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False
+
+    def is_complete(self) -> bool:
+        """Whether the run has ended, been tested, and its files are there in their sizes.
+
+        Checkpoints may have been removed. Contents are checked when they are read. Raises ``StoreError`` when
+        ``test.json`` is damaged.
+        """
+        if not self.test.exists():
+            return False
+        files = self.read_test()["files"]
+        return all(_size(self.path / name) == about["size"] for name, about in files.items() if "/" not in name)
+
+    def read_config(self) -> dict[str, Any]:
+        """``config.json``, with the fields that every run has."""
+        plain = read_json(self.config)
+        for field, kind in CONFIG_FIELDS.items():
+            _expect(self.config, plain, field, kind)
+        return plain
+
+    def read_environment(self) -> dict[str, str]:
+        """Where the run was computed."""
+        return read_json(self.environment)
+
+    def read_test(self) -> dict[str, Any]:
+        """``test.json``; a ``StoreError`` names the first field that is not as it was written."""
+        test = read_json(self.test)
+        for field, kind in TEST_FIELDS.items():
+            _expect(self.test, test, field, kind)
+        if test["checksum"] != _checksum(test):
+            raise StoreError(f"checksum in {self.test} does not fit the rest of the file: it was changed or damaged")
+        return test
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl`` so far. A last line without an end was cut off by a crash and is left out."""
+        try:
+            whole, _, _ = self.metrics.read_text(encoding="utf-8").rpartition("\n")
+            return [json.loads(line) for line in whole.splitlines()]
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.metrics} cannot be read: {error}") from error
+
+    def load_model(self) -> tuple[ModelConfig, State]:
+        """The final weights; a ``StoreError`` when their bytes are not those that were written."""
+        return self._load(self.model)
+
+    def load_checkpoint(self, step: int) -> tuple[ModelConfig, State]:
+        """The weights after ``step`` updates; those of a complete run are checked as ``load_model`` does."""
+        path = self.checkpoint(step)
+        if not path.exists():
+            kept = ", ".join(map(str, self.checkpoint_steps())) or "none"
+            raise StoreError(f"step = {step} is not a checkpoint of {self.path}: kept are {kept}")
+        return self._load(path)
+
+    def load_test_items(self) -> tuple[np.ndarray, np.ndarray]:
+        """Correctly predicted and scored tokens of each test item, int64 [item] both."""
+        tensors, _ = read_tensors(self.test_items)
+        return tensors["n_correct"].numpy(), tensors["n_scored"].numpy()
+
+    def failure(self) -> str | None:
+        """Why the last attempt failed, in one line; None when none has since the last success."""
+        return str(read_json(self.error).get("error")) if self.error.exists() else None
+
+    def write_failure(self, error: str) -> None:
+        """Keep why an attempt failed, as far as the folder can be written."""
+        with contextlib.suppress(OSError):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.error, {"error": error})
+
+    def write_result(self, identity: str, cfg: ModelConfig, state: State, score: Score, about: dict[str, Any]) -> None:
+        """Write the final weights and the test scores; the folder is complete after that.
+
+        ``about`` holds the fields of ``TEST_FIELDS`` that do not follow from ``score`` and the files.
+        """
+        save_model(self.model, cfg, state, {"run": identity})
+        counts = {"n_correct": torch.from_numpy(score.n_correct), "n_scored": torch.from_numpy(score.n_scored)}
+        write_tensors(self.test_items, counts, {"kind": "test items", "run": identity})
+        test = {
+            "accuracy": score.token_accuracy,
+            "item_accuracy": score.item_accuracy,
+            "loss": score.loss,
+            "n_items": len(score.n_correct),
+            **about,
+            "files": {name: describe(self.path / name) for name in self._listed()},
+        }
+        write_json(self.test, test | {"checksum": _checksum(test)})
+
+    def _load(self, path: Path) -> tuple[ModelConfig, State]:
+        if self.test.exists():
+            name = path.relative_to(self.path).as_posix()
+            about = self.read_test()["files"].get(name)
+            if about is not None:
+                self.check(name, about)
+        cfg, state, _ = load_model(path)
+        return cfg, state
+
+    def check(self, name: str, about: dict[str, Any]) -> None:
+        """Raise a ``StoreError`` unless the file has the size and the digest that ``test.json`` keeps of it."""
+        path = self.path / name
+        try:
+            found = describe(path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+        for field in ("size", "sha256"):
+            if found[field] != about.get(field):
+                raise StoreError(f"{path} is damaged: its {field} is {found[field]}, {about.get(field)} was written")
+
+    def _listed(self) -> list[str]:
+        """The files whose size and digest ``test.json`` keeps, relative to the folder."""
+        files = [self.config, self.environment, self.metrics, self.model, self.test_items]
+        files += [self.checkpoint(step) for step in self.checkpoint_steps()]
+        return [file.relative_to(self.path).as_posix() for file in files if file.exists()]
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file."""
+    content = path.read_bytes()
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _checksum(test: dict[str, Any]) -> str:
+    return digest({field: value for field, value in test.items() if field != "checksum"})
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _expect(file: Path, plain: Any, field: str, kind: type | tuple[type, ...]) -> None:
+    """Raise a ``StoreError`` unless ``plain`` has the field, whose path is joined with dots, in this type."""
+    value = plain
+    for key in field.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise StoreError(f"{field} in {file} is {value!r}")
