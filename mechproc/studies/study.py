@@ -171,6 +171,15 @@ class Study:
         )
         return sorted(first.intersection(*others))
 
+    def minutes_per_seed(self, store: Store, arms: Sequence[str]) -> float | None:
+        """Minutes of one core that one seed of ``arms`` takes with its donors, as the complete runs took; None before
+        every one of them has been run once."""
+        total = 0.0
+        for seed in self.complete_seeds(store, arms)[:1]:
+            needed = {r.identity: r for arm in arms for r in self.run_of(arm, seed).with_donors()}
+            total = sum(store.test(run)["seconds"] for run in needed.values() if readings.is_known(store, run))
+        return total / 60 if total else None
+
     def notes(self, store: Store, arm: str) -> tuple[str, ...]:
         """What must be known of an arm before its verdicts: donors that do not know their rule, shared donors."""
         shared = [
