@@ -1,25 +1,29 @@
 """Claims: statements that were declared before their runs, and what the runs allow one to say of them.
 
-A claim is one to three contrasts. A contrast is a sum of arms with weights that add up to zero, taken within each seed:
-``{"attention": 1, "random": -1}`` is a comparison, and {"attention": 0.5, "permuted": -1, "random": 0.5} asks whether
-permuting removes more than half of the gain. Words, at a level ``alpha`` for the whole claim:
+A claim is one to three contrasts. A contrast is a sum of arms whose weights add up to zero, taken within each seed:
+``{"attention": 1, "random": -1}`` is a comparison, and ``{"attention": 0.5, "permuted": -1, "random": 0.5}`` asks
+whether permuting loses more than half of the gain. Each contrast is tested for one of:
 
 - *effect*: ``refuted`` when the whole interval lies below the smallest effect that matters, be it above zero; else
   ``supported`` when p after Holm is at most alpha and the interval lies beyond zero on the declared side;
-- *equivalence*: ``supported`` when the interval lies inside plus and minus the smallest effect that matters;
+- *equivalence*: ``supported`` when the interval lies inside plus and minus the smallest effect that matters,
   ``refuted`` when it lies outside of it altogether;
-- *best of all*: every contrast (the best arm minus each other arm) has to be beyond zero, each at alpha without a
-  correction (the intersection-union test of Berger 1982 has the level alpha); such a claim has any number of contrasts.
+- *best of all*: one arm minus each other arm, any number of them, each beyond zero at alpha without a correction; as
+  all of them have to hold, the claim has the level alpha (the intersection-union test, Berger 1982).
 
-``undecided`` is everything else. A claim of several contrasts is supported when all are, and refuted when one is.
-Intervals that decide on refuted or equivalent are at the level 1 - alpha / m for m contrasts (Bonferroni), so that a
-wrong word anywhere in the claim has a probability of at most alpha.
+Everything else is ``undecided``. A claim is supported when all of its contrasts are, and refuted when one of them is.
+
+The probability of a wrong word anywhere in a claim is at most alpha. Intervals that decide on refuted and equivalent
+are therefore at the level 1 - alpha / m for m contrasts, and wider by what the seeds may fail to show: where a share of
+1 - (alpha / 2m)^(1/n) of all seeds crosses a plateau, n seeds show none of them with a probability of alpha / 2m
+(Hanley and Lippman-Hand 1983; 31 % for ten seeds and one contrast), and each of them would add a ``stair``.
+``mechproc.statistics.error_rates`` measures how often words are wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -27,7 +31,8 @@ from mechproc.config import Config
 from mechproc.errors import require
 from mechproc.statistics.claim_verdicts import ClaimVerdict, ContrastVerdict, Word
 from mechproc.statistics.measures import measure
-from mechproc.statistics.paired import holm, interval, sign_flip_test, smallest_p
+from mechproc.statistics.paired import Interval, holm, sign_flip_bounds, sign_flip_p, smallest_p, t_bounds
+from mechproc.statistics.power import unseen_share
 from mechproc.statistics.scores import PairedScores, Scores
 
 Test = Literal["effect", "equivalence", "best of all"]
@@ -54,6 +59,13 @@ class Contrast(Config):
         require(abs(sum(self.weights.values())) < 1e-9, "weights", self.weights, "numbers that add up to 0")
         require(self.smallest_effect > 0, "smallest_effect", self.smallest_effect, "above 0")
 
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether swapping arms can turn the sum into its negative, as in a difference or a difference of differences.
+
+        The sign-flip test supposes it of arms that do not differ. For other sums Student's interval has to agree."""
+        return sorted(self.weights.values()) == sorted(-weight for weight in self.weights.values())
+
 
 def against(treatment: str, control: str, smallest_effect: float, test: Test = "effect") -> Contrast:
     """Treatment minus control."""
@@ -73,8 +85,11 @@ class Claim(Config):
     measure: str = "accuracy"
     """What is measured of each run; see ``mechproc.statistics.measures``. Where lower is better, the contrast is taken
     of the negative values, so that positive is better."""
+    stair: float = 0.0
+    """Height of the highest stair of the scores, in the unit of the measure: what a seed gains when it crosses a
+    plateau. 0 where scores do not come in stairs."""
     n_seeds: int = CLAIM_SEEDS
-    """How many seeds are judged; with fewer there is no word, and more are refused."""
+    """How many seeds are judged, at least 10; with fewer there is no word, and more are refused."""
     alpha: float = 0.05
     """The chance, at most, of a wrong word."""
 
@@ -89,7 +104,9 @@ class Claim(Config):
         n = len(self.contrasts)
         require(n >= 1 and (most is None or n <= most), "contrasts", n, f"1 to {most}" if most else "at least 1")
         require(0 < self.alpha < 1, "alpha", self.alpha, "above 0, below 1")
-        reachable = smallest_p(self.n_seeds) * (1 if best else n) if self.n_seeds >= 1 else 1.0
+        require(self.stair >= 0, "stair", self.stair, "0 or more")
+        require(self.n_seeds >= CLAIM_SEEDS, "n_seeds", self.n_seeds, f"at least {CLAIM_SEEDS}")
+        reachable = smallest_p(self.n_seeds) * (1 if best else n)
         require(reachable <= self.alpha, "n_seeds", self.n_seeds, f"enough to reach alpha = {self.alpha:g}")
 
     @property
@@ -121,7 +138,7 @@ class Claim(Config):
         n = len(paired.seeds)
         require(n <= self.n_seeds, "number of seeds", n, f"at most the {self.n_seeds} that the claim was declared for")
         sign = 1.0 if what.higher_is_better else -1.0
-        values = [sign * paired.contrast(contrast.weights) for contrast in self.contrasts]
+        values = np.stack([sign * paired.contrast(contrast.weights) for contrast in self.contrasts])
         return ClaimVerdict(
             claim=self,
             contrasts=tuple(self._judged(values)) if n >= 2 else (),
@@ -130,23 +147,49 @@ class Claim(Config):
             mixed_provenance=paired.mixed_provenance,
         )
 
-    def _judged(self, values: list[np.ndarray]) -> list[ContrastVerdict]:
-        m, enough = len(values), len(values[0]) >= self.n_seeds
-        p = np.array([sign_flip_test(v) for v in values])
+    def decide(self, values: np.ndarray) -> Decisions:
+        """The word of each contrast from its values, float64 [..., contrast, seed]; positive is the declared side."""
+        m = values.shape[-2]
+        p = sign_flip_p(values)
         adjusted = p if self.is_best_of_all else holm(p)
+        low, high = sign_flip_bounds(values, 1 - self.alpha)
+        joint_low, joint_high = sign_flip_bounds(values, 1 - self.alpha / m)
+        heaviest = np.array([max(map(abs, contrast.weights.values())) for contrast in self.contrasts])
+        margin = heaviest * self.stair * unseen_share(values.shape[-1], self.alpha / (2 * m))
+        joint_low, joint_high = joint_low - margin, joint_high + margin
+        effect = np.array([contrast.smallest_effect for contrast in self.contrasts])
+        equivalence = np.array([contrast.test == "equivalence" for contrast in self.contrasts])
+        inside = (joint_low > -effect) & (joint_high < effect)
+        outside = (joint_low > effect) | (joint_high < -effect)
+        too_small = joint_high < effect
+        beyond_zero = (adjusted <= self.alpha) & (low > 0)
+        symmetric = np.array([contrast.is_symmetric for contrast in self.contrasts])
+        beyond_zero &= symmetric | (t_bounds(values, 1 - self.alpha)[0] > 0)
+        refuted = np.where(equivalence, outside, too_small)
+        supported = np.where(equivalence, inside, beyond_zero) & ~refuted
+        words = np.select([refuted, supported], ["refuted", "supported"], "undecided")
+        return Decisions(p, adjusted, low, high, joint_low, joint_high, words)
+
+    def _judged(self, values: np.ndarray) -> list[ContrastVerdict]:
+        m, n = values.shape
+        found = self.decide(values)
         verdicts = []
-        for contrast, value, raw, corrected in zip(self.contrasts, values, p, adjusted, strict=True):
-            alone, joint = interval(value, 1 - self.alpha), interval(value, 1 - self.alpha / m)
-            word: Word = "undecided"
-            if enough and contrast.test == "equivalence":
-                if -contrast.smallest_effect < joint.low and joint.high < contrast.smallest_effect:
-                    word = "supported"
-                elif joint.low > contrast.smallest_effect or joint.high < -contrast.smallest_effect:
-                    word = "refuted"
-            elif enough:
-                if joint.high < contrast.smallest_effect:
-                    word = "refuted"
-                elif corrected <= self.alpha and alone.low > 0:
-                    word = "supported"
-            verdicts.append(ContrastVerdict(contrast, value, alone, joint, float(raw), float(corrected), word))
+        for i, contrast in enumerate(self.contrasts):
+            alone = Interval(float(found.low[i]), float(found.high[i]), 1 - self.alpha, "sign_flip", n)
+            joint = Interval(float(found.joint_low[i]), float(found.joint_high[i]), 1 - self.alpha / m, "sign_flip", n)
+            word: Word = str(found.words[i]) if n >= self.n_seeds else "undecided"  # type: ignore[assignment]
+            p, adjusted = float(found.p[i]), float(found.adjusted_p[i])
+            verdicts.append(ContrastVerdict(contrast, values[i], alone, joint, p, adjusted, word))
         return verdicts
+
+
+class Decisions(NamedTuple):
+    """Tests, intervals and words of the contrasts of a claim, each [..., contrast]."""
+
+    p: np.ndarray
+    adjusted_p: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    joint_low: np.ndarray
+    joint_high: np.ndarray
+    words: np.ndarray

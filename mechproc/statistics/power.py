@@ -37,6 +37,19 @@ def seeds_for(differences: np.ndarray, effect: float, alpha: float = 0.05, power
     )
 
 
+def unseen_share(n_seeds: int, alpha: float) -> float:
+    """The largest share of seeds of some kind of which ``n_seeds`` seeds show none with a probability of ``alpha``:
+    (1 - share)^n = alpha (Hanley and Lippman-Hand 1983). 31 % for ten seeds and 0.025."""
+    require(n_seeds >= 1, "n_seeds", n_seeds, "at least 1")
+    return 1 - alpha ** (1 / n_seeds)
+
+
+def seeds_to_show(share: float, alpha: float) -> int:
+    """The fewest seeds that would show a kind of seeds of this share, but for a probability of ``alpha``."""
+    require(0 < share < 1, "share", share, "above 0, below 1")
+    return math.ceil(math.log(alpha) / math.log(1 - share))
+
+
 def _power(n: int, standardised: float, alpha: float) -> float:
     shift, edge = standardised * math.sqrt(n), stats.t.ppf(1 - alpha / 2, n - 1)
     return float(stats.nct.sf(edge, n - 1, shift))
