@@ -35,8 +35,8 @@ def scenarios(
     arms = ("a", "b", "c")
 
     def claim(test: Test) -> Claim:
-        contrasts = tuple(against(arm, "control", effect, test) for arm in arms)
-        return Claim(test, "Declared before.", contrasts, stair=stair, n_seeds=n_seeds)
+        contrasts = tuple(against(arm, "control", effect, test, stair) for arm in arms)
+        return Claim(test, "Declared before.", contrasts, n_seeds=n_seeds)
 
     null = {arm: control for arm in (*arms, "control")}
     edge = {arm: better for arm in arms} | {"control": control}
@@ -45,8 +45,8 @@ def scenarios(
     yield ClaimScenario(f"{scores}, three arms at the edge of equivalence", claim("equivalence"), edge, "supported")
     yield ClaimScenario(f"{scores}, three arms like the control", claim("equivalence"), null, "refuted")
     yield ClaimScenario(f"{scores}, best of four that are equal", claim("best of all"), null, "supported")
-    half = Contrast("more than half is lost", {"a": 0.5, "b": -1.0, "control": 0.5}, effect)
-    lost = Claim("half", "Declared before.", (half,), stair=stair, n_seeds=n_seeds)
+    half = Contrast("more than half is lost", {"a": 0.5, "b": -1.0, "control": 0.5}, effect, stair=stair)
+    lost = Claim("half", "Declared before.", (half,), n_seeds=n_seeds)
     yield ClaimScenario(f"{scores}, half of a gain that is not there", lost, null, "supported")
 
 

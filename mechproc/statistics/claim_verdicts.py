@@ -41,15 +41,14 @@ class ContrastVerdict:
         """The mean over seeds."""
         return float(self.values.mean())
 
-    def seeds_for_decision(self, alpha: float, stair: float) -> int | None:
+    def seeds_for_decision(self, alpha: float) -> int | None:
         """Seeds with which an effect of the smallest size that matters would probably be decided, given the spread, and
         with which so many crossings as it takes would probably show; None: more than 1,000."""
         effect = self.contrast.smallest_effect
         needed = seeds_for(self.values, effect, alpha)
-        height = stair * max(map(abs, self.contrast.weights.values()))
-        if needed is None or height <= effect:
+        if needed is None or self.contrast.height <= effect:
             return needed
-        return max(needed, seeds_to_show(effect / height, alpha / 2))
+        return max(needed, seeds_to_show(effect / self.contrast.height, alpha / 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ class ClaimVerdict:
         """Seeds in all that would probably decide what is open, given the spread so far; None: more than 1,000."""
         m = 1 if self.claim.is_best_of_all else len(self.contrasts)
         open_ = [contrast for contrast in self.contrasts if contrast.word == "undecided"]
-        needed = [contrast.seeds_for_decision(self.claim.alpha / m, self.claim.stair) for contrast in open_]
+        needed = [contrast.seeds_for_decision(self.claim.alpha / m) for contrast in open_]
         known = [n for n in needed if n is not None]
         return max([*known, self.claim.n_seeds]) if len(known) == len(needed) else None
 

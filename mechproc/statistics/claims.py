@@ -52,12 +52,21 @@ class Contrast(Config):
     smallest_effect: float
     """The smallest value of the sum that matters, in the unit of the measure."""
     test: Test = "effect"
+    stair: float = 0.0
+    """Height of the highest stair of the scores, in the unit of the measure: what a seed gains when it crosses a
+    plateau. 0 where scores do not come in stairs."""
 
     def __post_init__(self) -> None:
         require(len(self.weights) > 1, "weights", self.weights, "at least two arms")
         require(0 not in self.weights.values(), "weights", self.weights, "no weight of 0")
         require(abs(sum(self.weights.values())) < 1e-9, "weights", self.weights, "numbers that add up to 0")
         require(self.smallest_effect > 0, "smallest_effect", self.smallest_effect, "above 0")
+        require(self.stair >= 0, "stair", self.stair, "0 or more")
+
+    @property
+    def height(self) -> float:
+        """What the sum gains when one seed crosses one more plateau."""
+        return self.stair * max(map(abs, self.weights.values()))
 
     @property
     def is_symmetric(self) -> bool:
@@ -67,9 +76,11 @@ class Contrast(Config):
         return sorted(self.weights.values()) == sorted(-weight for weight in self.weights.values())
 
 
-def against(treatment: str, control: str, smallest_effect: float, test: Test = "effect") -> Contrast:
+def against(
+    treatment: str, control: str, smallest_effect: float, test: Test = "effect", stair: float = 0.0
+) -> Contrast:
     """Treatment minus control."""
-    return Contrast(f"{treatment} against {control}", {treatment: 1.0, control: -1.0}, smallest_effect, test)
+    return Contrast(f"{treatment} against {control}", {treatment: 1.0, control: -1.0}, smallest_effect, test, stair)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +96,6 @@ class Claim(Config):
     measure: str = "accuracy"
     """What is measured of each run; see ``mechproc.statistics.measures``. Where lower is better, the contrast is taken
     of the negative values, so that positive is better."""
-    stair: float = 0.0
-    """Height of the highest stair of the scores, in the unit of the measure: what a seed gains when it crosses a
-    plateau. 0 where scores do not come in stairs."""
     n_seeds: int = CLAIM_SEEDS
     """How many seeds are judged, at least 10; with fewer there is no word, and more are refused."""
     alpha: float = 0.05
@@ -104,7 +112,6 @@ class Claim(Config):
         n = len(self.contrasts)
         require(n >= 1 and (most is None or n <= most), "contrasts", n, f"1 to {most}" if most else "at least 1")
         require(0 < self.alpha < 1, "alpha", self.alpha, "above 0, below 1")
-        require(self.stair >= 0, "stair", self.stair, "0 or more")
         require(self.n_seeds >= CLAIM_SEEDS, "n_seeds", self.n_seeds, f"at least {CLAIM_SEEDS}")
         reachable = smallest_p(self.n_seeds) * (1 if best else n)
         require(reachable <= self.alpha, "n_seeds", self.n_seeds, f"enough to reach alpha = {self.alpha:g}")
@@ -154,8 +161,8 @@ class Claim(Config):
         adjusted = p if self.is_best_of_all else holm(p)
         low, high = sign_flip_bounds(values, 1 - self.alpha)
         joint_low, joint_high = sign_flip_bounds(values, 1 - self.alpha / m)
-        heaviest = np.array([max(map(abs, contrast.weights.values())) for contrast in self.contrasts])
-        margin = heaviest * self.stair * unseen_share(values.shape[-1], self.alpha / (2 * m))
+        heights = np.array([contrast.height for contrast in self.contrasts])
+        margin = heights * unseen_share(values.shape[-1], self.alpha / (2 * m))
         joint_low, joint_high = joint_low - margin, joint_high + margin
         effect = np.array([contrast.smallest_effect for contrast in self.contrasts])
         equivalence = np.array([contrast.test == "equivalence" for contrast in self.contrasts])

@@ -44,6 +44,8 @@ class Family(Config):
     """How intervals are made; a word needs the test and the interval to agree."""
     seed: int = 0
     """Of the random flips, which are drawn when there are more than 16 seeds."""
+    descriptive: bool = False
+    """Comparisons that are no primary ones: shown with intervals, without a correction and without a word."""
     smallest_effect: float | None = None
     """The smallest difference of interest, in the unit of the scores: how many seeds are needed is planned for it."""
 
@@ -62,7 +64,7 @@ class Family(Config):
         unordered = [frozenset(pair) for pair in self.pairs]
         twice = [p for p, u in zip(self.pairs, unordered, strict=True) if unordered.count(u) > 1]
         require(not twice, "pairs", twice, "comparisons that occur once, in one direction")
-        if self.smallest_p(self.n_seeds) > self.alpha * (1 + 1e-9):
+        if not self.descriptive and self.smallest_p(self.n_seeds) > self.alpha * (1 + 1e-9):
             p, fits = smallest_p(self.n_seeds), int(self.alpha / smallest_p(self.n_seeds) + 1e-9)
             needed = seeds_needed(self.alpha / len(self.pairs))
             ways = [f"at most {fits} comparisons"] * (fits > 0) + [f"at least {needed} seeds"] * (needed is not None)
@@ -110,9 +112,10 @@ class Family(Config):
         comparisons = [
             Comparison(one, other, paired.seeds, paired.contrast({one: 1.0, other: -1.0})) for one, other in self.pairs
         ]
-        p_values = [sign_flip_test(c.differences, self.seed) for c in comparisons]
+        p_values = np.array([sign_flip_test(c.differences, self.seed) for c in comparisons])
+        adjusted_p = p_values if self.descriptive else holm(p_values)
         verdicts = Verdicts()
-        for comparison, p, adjusted in zip(comparisons, p_values, holm(np.array(p_values)), strict=True):
+        for comparison, p, adjusted in zip(comparisons, p_values.tolist(), adjusted_p, strict=True):
             pair = (comparison.treatment, comparison.control)
             of_arms = [note for arm in pair for note in (notes or {}).get(arm, ())]
             below, of_levels = level_notes({a: paired.values[a] for a in pair}, levels) if levels else (False, ())

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from mechproc.statistics.comparisons import Family
 
+DESCRIPTIVE = "no verdict"
+"""In place of a word, for comparisons that are described only."""
 BELOW_BASELINE = "below the baseline"
 """The word where a typical run of neither arm beats a predictor that does not know the task."""
 NEAR_CEILING = 0.005
@@ -78,7 +80,10 @@ class Verdict:
     def word(self) -> str:
         """``"helps"`` or ``"hurts"`` when the adjusted p is at most alpha *and* the interval excludes zero, else
         ``"undecided"``. ``"too few seeds (5 of 8)"`` before all planned seeds are there; ``"below the baseline"`` when
-        the median of neither arm is above the task's best baseline, whatever the test says."""
+        the median of neither arm is above the task's best baseline, whatever the test says; ``"no verdict"`` in a
+        descriptive family."""
+        if self.family.descriptive:
+            return DESCRIPTIVE
         if self.n_seeds < self.family.n_seeds:
             return f"too few seeds ({self.n_seeds} of {self.family.n_seeds})"
         if self.below_baseline:
@@ -97,6 +102,8 @@ class Verdict:
             head = f"undecided whether {treatment} helps or hurts {name}"
         elif self.word == BELOW_BASELINE:
             head = f"no verdict on {treatment} for {name}, as neither arm is above the baseline"
+        elif self.word == DESCRIPTIVE:
+            head = f"{treatment} on {name}, described without a verdict"
         else:
             head = f"{treatment} on {name}: {self.word} for a verdict"
         mixed = f"; mixed provenance, {self.mixed_provenance[0]}" if self.mixed_provenance else ""
@@ -147,7 +154,7 @@ class Verdict:
     def _test_text(self) -> str:
         exact = "exact " if self.n_seeds <= EXACT_SEEDS else ""
         m = len(self.family.pairs)
-        if m == 1:
+        if m == 1 or self.family.descriptive:
             return f"{exact}sign-flip p = {self.p:.2g}"
         return f"{exact}sign-flip p = {self.adjusted_p:.2g} after Holm over {m}"
 

@@ -20,7 +20,7 @@ def by_seed(values) -> dict[int, float]:
 
 
 def judged(contrasts, stair=0.85, **scores):
-    claim = Claim("x", "A statement.", tuple(contrasts), stair=stair)
+    claim = Claim("x", "A statement.", tuple(contrast.replace(stair=stair) for contrast in contrasts))
     return claim.judge({arm: by_seed(values) for arm, values in scores.items()})
 
 
@@ -127,7 +127,7 @@ def test_text_and_rows():
 
 
 def test_a_claim_is_a_config():
-    claim = Claim("x", "A statement.", (against("a", "b", 0.1),), stair=0.85)
+    claim = Claim("x", "A statement.", (against("a", "b", 0.1, stair=0.85),))
     assert Claim.from_dict(json.loads(json.dumps(claim.to_dict()))) == claim
 
 
@@ -138,7 +138,6 @@ def test_a_claim_is_a_config():
         ({"contrasts": tuple(against(a, "z", 0.1) for a in "abcd")}, "contrasts"),
         ({"contrasts": (against("a", "b", 0.1), against("a", "c", 0.1, "best of all"))}, "contrasts"),
         ({"n_seeds": 8}, "n_seeds"),
-        ({"stair": -1.0}, "stair"),
         ({"statement": " "}, "statement"),
         ({"measure": "speed"}, "measure"),
     ],
@@ -149,11 +148,18 @@ def test_claims_that_mean_nothing_are_refused(settings, field):
 
 
 @pytest.mark.parametrize(
-    ("weights", "effect"), [({"a": 1.0, "b": -0.5}, 0.1), ({"a": 1.0}, 0.1), ({"a": 1.0, "b": -1.0}, 0.0)]
+    ("weights", "effect", "stair"),
+    [
+        ({"a": 1.0, "b": -0.5}, 0.1, 0.0),
+        ({"a": 1.0}, 0.1, 0.0),
+        ({"a": 1.0, "b": 0.0, "c": -1.0}, 0.1, 0.0),
+        ({"a": 1.0, "b": -1.0}, 0.0, 0.0),
+        ({"a": 1.0, "b": -1.0}, 0.1, -1.0),
+    ],
 )
-def test_contrasts_that_mean_nothing_are_refused(weights, effect):
+def test_contrasts_that_mean_nothing_are_refused(weights, effect, stair):
     with pytest.raises(ConfigError):
-        Contrast("x", weights, effect)
+        Contrast("x", weights, effect, stair=stair)
 
 
 @pytest.mark.slow

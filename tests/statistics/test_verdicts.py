@@ -59,6 +59,17 @@ def test_notes_of_an_arm_stand_with_its_verdicts_only():
     assert first.notes == () and second.notes == ("the donors of b know nothing",)
 
 
+def test_described_comparisons_have_an_interval_and_no_word():
+    pairs = tuple((f"arm{i}", "control") for i in range(12))
+    scores = {arm: SOLVED for arm, _ in pairs} | {"control": LOW}
+    verdicts = Family("haystack", pairs, descriptive=True).judge(scores)
+    assert {v.word for v in verdicts} == {"no verdict"}
+    assert all(v.adjusted_p == v.p and v.interval.bounded for v in verdicts)
+    assert "described without a verdict" in str(verdicts[0]) and "Holm" not in str(verdicts[0])
+    with pytest.raises(ConfigError, match="12 comparisons"):
+        Family("haystack", pairs)
+
+
 def test_an_interval_without_width_says_so():
     verdict = judged({s: x + 0.5 for s, x in LOW.items()})
     assert verdict.interval.has_no_width
