@@ -300,7 +300,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, Any]:
 
 
 def _family_caption(story: Story) -> str:
-    family = story.study.family
+    family = story.study.families[0]
     return (
         f"The comparisons, fixed before the run: mean paired difference of test accuracy over "
         f"{len(story.study.seeds)} seeds, its {1 - family.alpha:.0%} interval by inversion of the sign-flip test, and "

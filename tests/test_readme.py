@@ -12,7 +12,7 @@ from mechproc.cli import main
 from mechproc.procedures import Procedure, procedures
 from mechproc.runs.catalogue import entries
 from mechproc.runs.config import RunConfig
-from mechproc.studies import pretraining
+from mechproc.studies import masters
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -35,7 +35,7 @@ def test_every_procedure_is_in_the_readme_and_the_other_way_round():
 
 
 def test_the_donors_are_those_of_their_cards():
-    for rule in pretraining.RULES:
+    for rule in masters.RULES:
         card = pretrained.card(rule)
         scores = [100 * donor["accuracy"] for donor in card["donors"]]
         n, best, baseline = len(scores), 100 * card["ceiling"], 100 * max(card["baselines"].values())

@@ -12,12 +12,12 @@ import io
 import sys
 
 from mechproc import __version__
-from mechproc.cli import demo, doctor, donors, export, parts, run, runs, show
+from mechproc.cli import demo, doctor, donors, export, parts, run, runs, show, study
 from mechproc.cli import import_model as import_
 from mechproc.cli import list as list_
 from mechproc.errors import MechprocError
 
-VERBS = (demo, doctor, show, list_, parts, run, runs, import_, export, donors)
+VERBS = (demo, doctor, show, list_, parts, run, runs, study, import_, export, donors)
 INTERRUPTED = 130
 
 

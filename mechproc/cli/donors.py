@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Train what is missing, pack, and say where."""
     from mechproc.cli.progress import RunLines
     from mechproc.runs.store import Store
+    from mechproc.studies.masters import RULES, recipe
     from mechproc.studies.packing import build
-    from mechproc.studies.pretraining import RULES, recipe
 
     rules: list[str] = args.rules or list(RULES)
     for rule in rules:

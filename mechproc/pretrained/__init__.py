@@ -1,6 +1,6 @@
 """Pretrained models that come with mechproc: ten seeds of each rule, with a card for each rule in ``data``.
 
-``load_pretrained("set", seed=3)`` is one of them, ready for any analysis. ``studies.pretraining`` says how they were
+``load_pretrained("set", seed=3)`` is one of them, ready for any analysis. ``studies.masters`` says how they were
 trained, ``studies.packing`` trains and packs them again.
 """
 

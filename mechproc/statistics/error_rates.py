@@ -18,14 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
+from mechproc.statistics import claim_error_rates as claims
+from mechproc.statistics.claims import CLAIM_SEEDS
 from mechproc.statistics.paired import EXACT_SEEDS, holm, sign_flip_bounds, sign_flip_p, t_bounds
 from mechproc.statistics.survival import Crossing, logrank
 
 ALPHA = 0.05
 N_SEEDS = (8, 10, 20)
 BOOTSTRAP_RESAMPLES = 999
+STAIR = 0.82
+"""Mean gain of a seed that crosses the plateau."""
+DIGIT = 0.0815
+"""Gain of a digit of reversed addition."""
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -41,13 +47,20 @@ def plateau(share: float) -> Draw:
     return draw
 
 
-def stairs(share: float) -> Draw:
+def stairs(share: float, more: float = 0.0) -> Draw:
     """Scores of reversed addition: 0.267, and 0.0815 more for each of nine digits, solved one after another, each with
-    probability ``share`` once those before it are; about one point of noise."""
+    probability ``share`` once those before it are; about one point of noise. ``more``: a higher share instead, with
+    which the mean is this much higher."""
+
+    def mean(share: float) -> float:
+        return DIGIT * sum(share**k for k in range(1, 10))
+
+    if more:
+        share = float(optimize.brentq(lambda higher: mean(higher) - mean(share) - more, share, 1.0))  # type: ignore[arg-type]
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         digits = np.minimum(rng.geometric(1 - share, shape) - 1, 9)
-        return 0.267 + 0.0815 * digits + rng.normal(0.0, 0.01, shape)
+        return 0.267 + DIGIT * digits + rng.normal(0.0, 0.01, shape)
 
     return draw
 
@@ -78,6 +91,14 @@ SCENARIOS = (
     Scenario("equal means, one in five against none", plateau(0.2), constant(0.13 + 0.2 * 0.82), 0.0, False),
 )
 
+CLAIM_SCORES = (
+    ("plateau, none crosses", plateau(0.0), plateau(0.15 / STAIR), 0.15, STAIR),
+    ("plateau, one in five crosses", plateau(0.2), plateau(0.2 + 0.15 / STAIR), 0.15, STAIR),
+    ("plateau, half cross", plateau(0.5), plateau(0.5 + 0.15 / STAIR), 0.15, STAIR),
+    ("stairs of nine digits", stairs(0.7), stairs(0.7, 0.15), 0.15, DIGIT),
+)
+"""Scores of claims: name, control, an arm with a higher mean, by how much, and the stair that the claim declares."""
+
 
 def simulate(n_simulations: int, seed: int = 0, n_seeds: tuple[int, ...] = N_SEEDS) -> list[dict[str, Any]]:
     """The measured rates, one row for each scenario, number of seeds and quantity.
@@ -98,14 +119,27 @@ def simulate(n_simulations: int, seed: int = 0, n_seeds: tuple[int, ...] = N_SEE
         for m in (4, 5):
             wrong = family_false_positives(np.random.default_rng([seed, n, m, 1]), repeats, n, m)
             rows.append(_row(f"stairs, {m} arms against one control", n, "any false positive after Holm", wrong))
+        if n >= CLAIM_SEEDS:
+            rows += _claim_rows(n, repeats, seed)
         wrong = _logrank_false_positives(np.random.default_rng([seed, n, 2]), min(repeats, 2000), n)
         rows.append(_row("exponential crossing times, censored", n, "false positive, log-rank", wrong))
     return rows
 
 
+def _claim_rows(n_seeds: int, n_simulations: int, seed: int) -> list[dict[str, Any]]:
+    """How often claims on ``n_seeds`` seeds get a wrong word."""
+    rows = []
+    for kind, (name, control, better, effect, stair) in enumerate(CLAIM_SCORES):
+        for number, scenario in enumerate(claims.scenarios(name, control, better, effect, stair, n_seeds)):
+            rng = np.random.default_rng([seed, n_seeds, kind, number, 3])
+            wrong = claims.wrong_words(scenario, rng, n_simulations)
+            rows.append(_row(scenario.name, n_seeds, f"wrongly {scenario.wrong}", wrong))
+    return rows
+
+
 def bootstrap_bounds(differences: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Both ends of the percentile bootstrap of the mean of each row of ``differences`` [..., seed]. Not for use."""
-    found = stats.bootstrap(
+    ends = stats.bootstrap(
         (differences,),
         np.mean,
         axis=-1,
@@ -116,7 +150,7 @@ def bootstrap_bounds(differences: np.ndarray, rng: np.random.Generator) -> tuple
         method="percentile",
         rng=rng,
     ).confidence_interval
-    return found.low, found.high
+    return ends.low, ends.high
 
 
 def family_false_positives(rng: np.random.Generator, n_simulations: int, n_seeds: int, m: int) -> np.ndarray:

@@ -61,7 +61,14 @@ class Interval:
         """False when there are too few seeds to say anything at this level."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    @property
+    def has_no_width(self) -> bool:
+        """Both ends are equal, but for round-off: all differences are, and how far seeds may differ is not known."""
+        return self.bounded and self.high - self.low <= TIE * max(abs(self.low), abs(self.high))
+
     def __str__(self) -> str:
+        if self.has_no_width:
+            return f"no {self.level:.4g} interval: all {self.n_seeds} differences are {self.low:+.4g}"
         if self.bounded:
             return f"{self.level:.4g} interval {self.low:+.4g} to {self.high:+.4g}"
         needed = seeds_needed(1 - self.level) or "more than any number of"

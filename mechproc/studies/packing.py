@@ -12,7 +12,7 @@ from mechproc.model.state import n_parameters
 from mechproc.runs.config import RunConfig
 from mechproc.runs.executors import Report, run_all
 from mechproc.runs.store import Store
-from mechproc.studies.pretraining import KEPT, SEEDS, recipe
+from mechproc.studies.masters import KEPT, SEEDS, recipe
 
 MASTERED = 0.01
 """A donor has mastered its rule when its test accuracy is at most this far below the ceiling."""

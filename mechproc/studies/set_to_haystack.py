@@ -107,7 +107,7 @@ def transfer(arm: str, seed: int, sizes: Sizes = Sizes()) -> RunConfig:
 def study(seeds: Sequence[int] = SEEDS, sizes: Sizes = Sizes()) -> Study:
     """All arms for all seeds."""
     runs = [(arm, transfer(arm, seed, sizes)) for seed in seeds for arm in ARMS]
-    return Study("set to haystack", runs, FAMILY)
+    return Study("set to haystack", runs, (FAMILY,))
 
 
 def _model(sizes: Sizes, d_vocab: int, tied: bool) -> ModelConfig:

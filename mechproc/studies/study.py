@@ -1,58 +1,89 @@
-"""A study: runs planned by a loop, and the comparisons to draw from them."""
+"""A study: runs planned by a loop, and the comparisons and claims drawn from them, all fixed before the first run."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mechproc.errors import ConfigError, require
-from mechproc.provenance import PROVENANCE_FIELDS
 from mechproc.result import Result
 from mechproc.runs.config import RunConfig
 from mechproc.runs.executors import Report, run_all
 from mechproc.runs.store import Store
-from mechproc.statistics.comparisons import Family, Verdict
-from mechproc.statistics.survival import crossing_steps
+from mechproc.statistics.claims import Claim, ClaimVerdict
+from mechproc.statistics.comparisons import Family
+from mechproc.statistics.verdicts import Verdicts
+from mechproc.studies import readings
+from mechproc.studies.comparable import SETTINGS, Setting, check_contrast, check_donors, share_a_donor
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
     """Arms by seeds. ``runs`` is a plain list of (arm, run); asking for ten seeds after five runs five.
 
-    Every arm has the same seeds, and within a seed all arms share the fresh weights, the order of the data and the
-    test items, so that their differences are paired.
+    Within a seed, the arms that are compared share the task, the fresh weights, the order of the data and the test
+    items, so that their differences are paired. ``Study.transfer`` builds the usual one.
+
+    Errors: ``ConfigError`` when a comparison or claim names an arm that does not exist, arms with other seeds, or arms
+    that differ in more than what they start from and ``may_differ``; and when one donor feeds several seeds of an arm
+    without ``shared_donors``.
     """
 
     name: str
     runs: Sequence[tuple[str, RunConfig]]
-    family: Family
-    """The comparisons, fixed before anything runs."""
+    families: Sequence[Family] = ()
+    """The comparisons, fixed before anything runs; those of a family share one correction."""
+    claims: Sequence[Claim] = ()
+    """The statements that the runs were planned to test."""
+    may_differ: Sequence[Setting] = ()
+    """What compared arms may differ in beside recipe and donors: ``"procedure"``, ``"model"``, ``"training"``,
+    ``"start"``."""
+    shared_donors: bool = False
+    """Whether several seeds may have the same donor: verdicts are about this one donor then."""
+    question: str = ""
+    """What the study asks, in one sentence."""
+
+    by_arm: Mapping[str, Mapping[int, RunConfig]] = dataclasses.field(init=False, repr=False, compare=False)
+    """The runs by arm and seed."""
 
     def __post_init__(self) -> None:
         require(len(self.runs) > 0, "runs", self.runs, "at least one (arm, run)")
-        by_arm: dict[str, list[int]] = {}
+        by_arm: dict[str, dict[int, RunConfig]] = {}
         for arm, run in self.runs:
-            by_arm.setdefault(arm, []).append(run.seed)
-        for arm, seeds in by_arm.items():
-            require(len(set(seeds)) == len(seeds), f"seeds of arm {arm!r}", sorted(seeds), "each once")
-            require(
-                set(seeds) == set(self.seeds),
-                f"seeds of arm {arm!r}",
-                sorted(seeds),
-                f"those of every arm: {list(self.seeds)}",
-            )
-        for pair in self.family.pairs:
-            for arm in pair:
-                require(arm in by_arm, "family.pairs", pair, f"arms of the study: {', '.join(by_arm)}")
+            seeds = by_arm.setdefault(arm, {})
+            require(run.seed not in seeds, f"seeds of arm {arm!r}", run.seed, "each seed once")
+            seeds[run.seed] = run
+        object.__setattr__(self, "by_arm", by_arm)
+        given = self.families
+        require(not isinstance(given, Family), "families", given, "a list of families")
+        for setting in self.may_differ:
+            require(setting in SETTINGS, "may_differ", setting, f"some of {', '.join(SETTINGS)}")
+        known = ", ".join(by_arm)
+        for family in self.families:
+            for one, other in family.pairs:
+                name = f"family {family.name!r}"
+                check_contrast(name, {one: 1.0, other: -1.0}, by_arm, self.may_differ, known)
+        for claim in self.claims:
+            for contrast in claim.contrasts:
+                name = f"claim {claim.name!r}"
+                check_contrast(name, contrast.weights, by_arm, self.may_differ, known)
+        check_donors(by_arm, self.shared_donors)
+
+    @classmethod
+    def transfer(cls, name: str, **settings: Any) -> Study:
+        """Parts of donors moved into fresh models, which are trained on a task; see ``studies.transfer.transfer``."""
+        from mechproc.studies.transfer import transfer
+
+        return transfer(name, **settings)
 
     @property
     def arms(self) -> tuple[str, ...]:
         """The arms, in the order of ``runs``."""
-        return tuple(dict.fromkeys(arm for arm, _ in self.runs))
+        return tuple(self.by_arm)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -61,97 +92,98 @@ class Study:
 
     def run_of(self, arm: str, seed: int) -> RunConfig:
         """The run of one arm and seed."""
-        for name, run in self.runs:
-            if (name, run.seed) == (arm, seed):
-                return run
-        raise ConfigError(f"study {self.name!r} has no arm {arm!r} with seed {seed}")
+        run = self.by_arm.get(arm, {}).get(seed)
+        if run is None:
+            raise ConfigError(f"study {self.name!r} has no arm {arm!r} with seed {seed}")
+        return run
 
-    def complete(self, store: Store, workers: int | None = None, report: Report | None = None) -> None:
-        """Run whatever is missing in ``store``; see ``run_all``."""
-        run_all([run for _, run in self.runs], store, workers, report)
-
-    def scores(self, store: Store) -> Result:
-        """Test token accuracy of every run, axes (arm, seed)."""
-        return self._result(
-            [[store.test(self.run_of(arm, seed))["accuracy"] for seed in self.seeds] for arm in self.arms],
-            store,
-            name=f"{self.name}: test accuracy",
-            direction="higher: more of the scored tokens are predicted",
-            what_it_does_not_show="whether more training would have closed the gap: it is a speed at a fixed budget",
+    def only(self, pattern: str) -> list[RunConfig]:
+        """The runs of the arms whose names match ``pattern``, in which ``*`` stands for any text."""
+        chosen = [run for arm, run in self.runs if fnmatch.fnmatchcase(arm, pattern)]
+        require(
+            bool(chosen), "only", pattern, f"the name of an arm, or a pattern such as 'set*': {', '.join(self.arms)}"
         )
+        return chosen
+
+    def complete(self, store: Store, workers: int | None = None, report: Report | None = None, only: str = "*") -> None:
+        """Train whatever is missing in ``store``; see ``run_all``."""
+        run_all(self.only(only), store, workers, report)
+
+    # ---- what was measured so far; see ``mechproc.studies.readings`` -------------------------------------------------
+
+    def scores(self, store: Store, measure: str = "accuracy") -> Result:
+        """One measure of every run, test token accuracy by default, axes (arm, seed)."""
+        return readings.measured(self, store, measure)
 
     def crossings(self, store: Store, threshold: float) -> Result:
-        """First validation step at which token accuracy was at least ``threshold``, axes (arm, seed).
-
-        A run that never got there has no step: its cell is undefined, with the number of steps it was given.
-        """
-        steps, never = [], []
-        for arm in self.arms:
-            row = []
-            for seed in self.seeds:
-                run = self.run_of(arm, seed)
-                metrics = store.metrics(run)
-                crossing = crossing_steps(metrics["step"].to_numpy(), metrics["token_accuracy"].to_numpy(), threshold)
-                row.append(crossing.step if crossing.crossed else float("nan"))
-                if not crossing.crossed:
-                    never.append(({"arm": arm, "seed": seed}, f"not within {run.training.last_step} steps"))
-            steps.append(row)
-        return self._result(
-            steps,
-            store,
-            name=f"{self.name}: steps to {threshold:.0%}",
-            unit="steps",
-            direction="lower: learned sooner",
-            what_it_does_not_show="anything finer than the distance between two validations",
-            undefined=never,
-        )
+        """First validation step at which token accuracy was at least ``threshold``, axes (arm, seed)."""
+        return readings.crossings(self, store, threshold)
 
     def curves(self, store: Store) -> Result:
-        """Validation token accuracy along training, axes (arm, seed, step); missing after a run has stopped."""
-        rows = {(arm, run.seed): store.metrics(run).set_index("step")["token_accuracy"] for arm, run in self.runs}
-        steps = sorted({int(step) for curve in rows.values() for step in curve.index})
-        values = [[rows[arm, seed].reindex(steps).tolist() for seed in self.seeds] for arm in self.arms]
-        return self._result(
-            values,
-            store,
-            name=f"{self.name}: validation accuracy",
-            direction="higher: more of the scored tokens are predicted",
-            what_it_does_not_show="test accuracy: these items steer nothing here, but they are fewer",
-            axes=("arm", "seed", "step"),
-            coordinates={"arm": self.arms, "seed": self.seeds, "step": steps},
-        )
+        """Validation token accuracy along training, axes (arm, seed, step)."""
+        return readings.curves(self, store)
 
     def donors(self, store: Store) -> pd.DataFrame:
-        """One row for each donor and seed: its own accuracy on its rule, the ceiling, and the best trivial baseline."""
-        rows = {}
-        for _, run in self.runs:
-            for name, donor in ((name, needed) for name, origin in run.donors.items() for needed in origin.needs):
-                test = store.test(donor)
-                best = max(test["baselines"], key=test["baselines"].get)
-                rows[donor.identity] = {
-                    "donor": name,
-                    "seed": donor.seed,
-                    "accuracy": test["accuracy"],
-                    "ceiling": test["ceiling"],
-                    "baseline": test["baselines"][best],
-                    "baseline_name": best,
-                    "steps": test["steps"],
-                }
-        return pd.DataFrame(list(rows.values())).sort_values(["donor", "seed"], ignore_index=True)
+        """One row for each donor: its accuracy on its own rule, the ceiling, and the best trivial baseline."""
+        return readings.donors(self, store)
 
-    def judge(self, store: Store, *, allow_mixed_provenance: bool = False) -> list[Verdict]:
-        """The verdict of each comparison of the family, on test accuracy."""
-        return self.family.judge(self.scores(store), allow_mixed_provenance=allow_mixed_provenance)
+    def table(self, store: Store) -> pd.DataFrame:
+        """One row for each complete run."""
+        return readings.table(self, store)
 
-    def _result(self, values: list, store: Store, **fields: Any) -> Result:
-        where = [
-            ({"arm": arm, "seed": run.seed}, {k: store.provenance(run).get(k, "unknown") for k in PROVENANCE_FIELDS})
-            for arm, run in self.runs
+    # ---- what follows from it ----------------------------------------------------------------------------------------
+
+    def judge(self, store: Store, *, allow_mixed_provenance: bool = False) -> Verdicts:
+        """The verdict of each comparison, family by family, on the seeds that are complete in all arms of the family.
+
+        Notes on floors, ceilings and donors stand with the verdicts. A family without a complete seed has none.
+        """
+        verdicts = Verdicts()
+        for family in self.families:
+            seeds = self.complete_seeds(store, family.arms)
+            if not seeds:
+                continue
+            scores = self.scores(store, family.measure).select(arm=family.arms, seed=seeds)
+            first = self.run_of(family.arms[0], seeds[0])
+            floor = family.measure == "accuracy" and "procedure" not in self.may_differ
+            verdicts += family.judge(
+                scores,
+                levels=readings.levels(first, store) if floor else None,
+                notes={arm: self.notes(store, arm) for arm in family.arms},
+                allow_mixed_provenance=allow_mixed_provenance,
+            )
+        return verdicts
+
+    def judge_claims(self, store: Store, *, allow_mixed_provenance: bool = False) -> list[ClaimVerdict]:
+        """What may be said of each claim, on the seeds that are complete in all of its arms."""
+        verdicts = []
+        for claim in self.claims:
+            seeds = self.complete_seeds(store, claim.arms)
+            scores = self.scores(store, claim.measure).select(arm=claim.arms, seed=seeds) if seeds else {}
+            notes = {arm: self.notes(store, arm) for arm in claim.arms}
+            verdicts.append(claim.judge(scores, notes=notes, allow_mixed_provenance=allow_mixed_provenance))
+        return verdicts
+
+    def complete_seeds(self, store: Store, arms: Sequence[str]) -> list[int]:
+        """The seeds for which every one of ``arms`` has a complete run."""
+        first, *others = (
+            {seed for seed, run in self.by_arm[arm].items() if readings.is_known(store, run)} for arm in arms
+        )
+        return sorted(first.intersection(*others))
+
+    def minutes_per_seed(self, store: Store, arms: Sequence[str]) -> float | None:
+        """Minutes of one core that one seed of ``arms`` takes with its donors, as the complete runs took; None before
+        every one of them has been run once."""
+        total = 0.0
+        for seed in self.complete_seeds(store, arms)[:1]:
+            needed = {r.identity: r for arm in arms for r in self.run_of(arm, seed).with_donors()}
+            total = sum(store.test(run)["seconds"] for run in needed.values() if readings.is_known(store, run))
+        return total / 60 if total else None
+
+    def notes(self, store: Store, arm: str) -> tuple[str, ...]:
+        """What must be known of an arm before its verdicts: donors that do not know their rule, shared donors."""
+        shared = [
+            f"all seeds of {arm} share donors named {name}: verdicts are about these models, not about their rule"
+            for name in share_a_donor(self.by_arm[arm].values())
         ]
-        defaults = {
-            "unit": "fraction",
-            "axes": ("arm", "seed"),
-            "coordinates": {"arm": self.arms, "seed": self.seeds},
-            "metadata": {"study": self.name},
-        }
-        return Result(values=np.array(values, dtype=np.float64), provenance=where, **(defaults | fields))
+        return (*readings.donor_notes(self, store, arm), *shared)

@@ -15,7 +15,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.state import init_state
 from mechproc.procedures import Procedure, Set, procedures
 from mechproc.runs.store import Store
-from mechproc.studies import packing, pretraining
+from mechproc.studies import masters, packing
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import evaluation_batches
 from mechproc.training.evaluate import evaluate
@@ -35,18 +35,18 @@ SHORT = TrainingConfig(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Two seeds of two rules, trained for a moment, in the place of those that come along."""
-    monkeypatch.setattr(pretraining, "TRAINING", SHORT)
+    monkeypatch.setattr(masters, "TRAINING", SHORT)
     monkeypatch.setattr(packing, "KEPT", (0, 10))
     monkeypatch.setattr(packing, "CURVE", (0, 10, 20))
     monkeypatch.setattr(packing, "MIDDLE", 0.5)
-    monkeypatch.setattr(pretraining, "LONGER", {"eca-vectors": 20})
+    monkeypatch.setattr(masters, "LONGER", {"eca-vectors": 20})
     packing.build(["set", "eca-vectors"], Store(tmp_path / "runs"), tmp_path / "data", seeds=[0, 1], workers=1)
     monkeypatch.setattr(pretrained, "DATA", tmp_path / "data")
     return tmp_path
 
 
 def test_a_donor_is_the_model_of_its_run(small: Path):
-    store, run = Store(small / "runs"), pretraining.recipe("set", 1)
+    store, run = Store(small / "runs"), masters.recipe("set", 1)
     cfg, last = pretrained.pretrained_weights("set", seed=1)
     assert cfg == run.model and all(torch.equal(last[name], t) for name, t in store.model(run)[1].items())
     start = pretrained.pretrained_weights("set", seed=1, step=0)[1]
@@ -99,7 +99,7 @@ def test_what_there_is_not_is_said(small: Path):
     with pytest.raises(ConfigError, match="step = 11 is not allowed: one of 0, 10, 20"):
         pretrained.load_pretrained("set", step=11)
     with pytest.raises(ConfigError, match="rule = 'haystack' is not allowed"):
-        pretraining.recipe("haystack", 0)
+        masters.recipe("haystack", 0)
 
 
 def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatch: pytest.MonkeyPatch):
@@ -110,9 +110,9 @@ def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatc
 
 
 def test_every_rule_with_a_recipe_has_donors():
-    assert pretrained.shipped() == sorted(pretraining.RULES)
-    rules = [kind for kind in procedures() if kind != "shuffled" and kind in pretraining.RULES]
-    assert rules == list(pretraining.RULES), "in the order of the procedures"
+    assert pretrained.shipped() == sorted(masters.RULES)
+    rules = [kind for kind in procedures() if kind != "shuffled" and kind in masters.RULES]
+    assert rules == list(masters.RULES), "in the order of the procedures"
 
 
 @pytest.mark.filterwarnings("ignore:stack, seed 0 was trained on version 1.0.0")
@@ -120,9 +120,9 @@ def test_every_rule_with_a_recipe_has_donors():
 def test_what_comes_along_is_what_its_card_says(rule: str):
     """The first donor, scored again on the first of its test items, is within chance of its card."""
     card = pretrained.card(rule)
-    assert [d["seed"] for d in card["donors"]] == list(pretraining.SEEDS)
+    assert [d["seed"] for d in card["donors"]] == list(masters.SEEDS)
     procedure = Procedure.from_dict(card["procedure"])
-    trained = pretraining.recipe(rule, 0)
+    trained = masters.recipe(rule, 0)
     assert procedure == trained.procedure and ModelConfig.from_dict(card["model"]) == trained.model
     assert TrainingConfig.from_dict(card["training"]) == trained.training
     cfg, state = pretrained.pretrained_weights(rule, seed=0)

@@ -142,7 +142,7 @@ def test_mixed_provenance_is_refused_by_field_and_allowed_on_demand():
 
     mixed = arms(attention=[({}, CPU)], random=[({}, CPU | {"simd": "AVX2"})])
     with pytest.raises(
-        ConfigError, match=re.escape("provenances: simd: AVX512 / AVX2 (attention / random); run them alike")
+        ConfigError, match=re.escape("provenances within a seed: simd: AVX512 / AVX2 (attention / random)")
     ):
         family.judge(mixed)
     verdict = family.judge(mixed, allow_mixed_provenance=True)[0]
@@ -152,6 +152,9 @@ def test_mixed_provenance_is_refused_by_field_and_allowed_on_demand():
     late_seeds = [({"seed": s}, CPU | {"torch": "2.14.0" if s > 4 else "2.13.0"}) for s in range(8)]
     with pytest.raises(ConfigError, match=re.escape("torch: 2.13.0 / 2.14.0 (attention / random seed 5)")):
         family.judge(arms(attention=[({}, CPU)], random=late_seeds))
+
+    # a difference is taken within a seed, so that seeds may differ
+    assert family.judge(arms(attention=late_seeds, random=late_seeds))[0].mixed_provenance == ()
 
     with pytest.raises(ConfigError, match="that of random is not known, that of attention is"):
         family.judge(arms(attention=[({}, CPU)], random=()))

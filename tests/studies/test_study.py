@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mechproc.errors import ConfigError
+from mechproc.statistics.comparisons import Family
 from mechproc.studies.set_to_haystack import ARMS, FAMILY, SEARCH_SEEDS, SEEDS, donor, study, transfer
 from mechproc.studies.study import Study
 
@@ -57,9 +58,11 @@ def test_scores_curves_crossings_and_donors(tiny, store):
 def test_arms_with_other_seeds_are_refused(tiny):
     runs = [("random", transfer("random", 0, tiny)), ("full", transfer("full", 1, tiny))]
     with pytest.raises(ConfigError, match="seeds of arm"):
-        Study("lopsided", runs, FAMILY)
+        Study("lopsided", runs, (Family("haystack", (("full", "random"),)),))
 
 
 def test_a_comparison_of_an_unknown_arm_is_refused(tiny):
-    with pytest.raises(ConfigError, match=r"family\.pairs"):
-        Study("partial", [("random", transfer("random", 0, tiny))], FAMILY)
+    with pytest.raises(ConfigError, match="arm 'full' of family 'haystack' is not an arm"):
+        Study("partial", [("random", transfer("random", 0, tiny))], (FAMILY,))
+    with pytest.raises(ConfigError, match="families"):
+        Study("partial", [("random", transfer("random", 0, tiny))], FAMILY)  # type: ignore[arg-type]

@@ -1,0 +1,184 @@
+"""``mechproc study list|plan|run|results|claims``: studies by name or from a file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechproc.runs.store import Store
+    from mechproc.studies.study import Study
+
+
+def add(subparsers: Any) -> None:
+    """Declare the verb."""
+    parser = subparsers.add_parser("study", help="list, plan, run or read the studies; claims and their verdicts")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="the project's studies, one line each")
+    for name, text in (
+        ("plan", "trainings, minutes measured on this machine, disk, and the seeds that each comparison needs"),
+        ("run", "train what is missing"),
+        ("results", "the score of every seed, and the verdicts"),
+        ("claims", "the declared claims and what the runs say of them (default: of every study)"),
+    ):
+        action = actions.add_parser(name, help=text)
+        several = "?" if name == "claims" else None
+        action.add_argument("study", metavar="NAME|FILE.py", nargs=several, help="a study's name, or a file")
+        action.add_argument("--scale", choices=["laptop", "paper"], help="size of the study (default: its own)")
+        action.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default: the study's own)")
+        action.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+        action.add_argument(
+            "--records", type=Path, default=Path("results/records"), help="records of runs (default: results/records)"
+        )
+        if name in ("plan", "run"):
+            action.add_argument("--only", default="*", metavar="PATTERN", help="only arms with such a name: 'set*'")
+            action.add_argument("--workers", type=int, help="processes (default: one for each core)")
+        if name == "results":
+            action.add_argument("--measure", action="append", help="such as 'steps to 0.5' (default: as compared)")
+            action.add_argument("--csv", type=Path, help="write one row for each run to this file")
+            action.add_argument("--parquet", type=Path, help="the same as Parquet")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    actions = {"list": _list, "plan": _plan, "run": _run, "results": _results, "claims": _claims}
+    return actions[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from mechproc.studies import STUDIES
+    from mechproc.studies.registry import about
+
+    for name in STUDIES:
+        print(f"{name:20}{about(name)}")
+    return 0
+
+
+def _open(args: argparse.Namespace) -> tuple[Study, Store]:
+    from mechproc.runs.store import Store
+    from mechproc.studies.registry import load
+
+    return load(args.study, args.scale, args.seeds), Store(args.store, args.records)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from mechproc.studies.plan import POWER, plan
+    from mechproc.threads import usable_cores
+
+    study, store = _open(args)
+    workers = args.workers or usable_cores()
+    planned = plan(study, store, args.only)
+    n_missing = len(planned.missing)
+    print(f"{study.name}: {len(study.arms)} arms, seeds {_listed(study.seeds)}")
+    print(f"trainings: {planned.n_runs} with donors, {planned.n_runs - n_missing} complete, {n_missing} to do")
+    whole, shared = _minutes(planned.seconds), _minutes(planned.seconds / workers)
+    print(f"time: {whole} of one core, {shared} with {workers} workers; measured now:")
+    for sample, cost in planned.costs.measured.values():
+        model = sample.model
+        shape = f"{model.n_layers} layers, {model.n_heads} heads, width {model.d_model}"
+        kind = f"{sample.procedure.short_name}, {shape}, batch {sample.training.batch_size}"
+        seconds, steps = cost.seconds(sample), sample.training.last_step
+        print(f"  {kind}: {1e3 * cost.update:.1f} ms an update, {seconds:.0f} s for {steps:,} updates and their scores")
+    print(f"disk: {planned.bytes / 1e6:,.0f} MB")
+    for needed in planned.comparisons:
+        print(f"  {needed.name}: {needed.n_seeds} seeds so far; {_seeds_text(needed, POWER)}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from mechproc.cli.progress import RunLines
+
+    study, store = _open(args)
+    missing = store.missing(study.only(args.only))
+    print(
+        f"{study.name}: {len(study.arms)} arms, seeds {_listed(study.seeds)}, {len(missing)} trainings to do",
+        flush=True,
+    )
+    study.complete(store, args.workers, RunLines(), only=args.only)
+    return 0
+
+
+def _results(args: argparse.Namespace) -> int:
+    study, store = _open(args)
+    table = study.table(store)
+    if args.csv:
+        table.to_csv(args.csv, index=False)
+    if args.parquet:
+        table.to_parquet(args.parquet, index=False)
+    print(f"{study.name}: {len(table)} of {len(study.runs)} runs are complete")
+    if len(table) == 0:
+        return 0
+    for measure in args.measure or dict.fromkeys(["accuracy", *(family.measure for family in study.families)]):
+        _print_scores(study, store, measure)
+    donors = study.donors(store)
+    if len(donors):
+        print("\ndonors on their own rule:")
+        print(donors.to_string(index=False, float_format="{:.4f}".format))
+    print()
+    verdicts = study.judge(store)
+    print(verdicts)
+    for family in study.families:
+        if not study.complete_seeds(store, family.arms):
+            print(f"{family.name}, {family.measure}: no seed is complete in all arms, so that there is no verdict.")
+    return 0
+
+
+def _print_scores(study: Study, store: Store, measure: str) -> None:
+    import numpy as np
+
+    scores = study.scores(store, measure)
+    factor, form, unit = (100, ".1f", "%") if scores.unit == "fraction" else (1, ".4g", scores.unit)
+    width = max(len(arm) for arm in study.arms) + 2
+    print(f"\n{scores.name}, {unit} ({scores.direction})")
+    print(f"{'':{width}}{'mean':>8}" + "".join(f"{seed:>8}" for seed in study.seeds))
+    for arm, row in zip(study.arms, scores.values, strict=True):
+        known = row[np.isfinite(row)]
+        if len(known):
+            cells = "".join(f"{'':>8}" if np.isnan(x) else f"{factor * x:>8{form}}" for x in row)
+            print(f"{arm:{width}}{factor * known.mean():>8{form}}{cells}")
+
+
+def _claims(args: argparse.Namespace) -> int:
+    from mechproc.studies import STUDIES
+    from mechproc.studies.registry import scales
+
+    names = [args.study] if args.study else list(STUDIES)
+    judged = words = 0
+    for name in names:
+        args.study = name
+        if args.scale and len(names) > 1 and not scales(name):
+            continue
+        study, store = _open(args)
+        for verdict in study.judge_claims(store):
+            judged += 1
+            words += verdict.word in ("supported", "refuted")
+            price = verdict.price(study.minutes_per_seed(store, verdict.claim.arms))
+            print(f"{verdict}\n" + (f"  {price}\n" if price else ""))
+    print(
+        f"{judged} claims, {words} of them decided. A wrong word is said of a claim with a probability of at most 5 %, "
+        f"so that at most {0.05 * judged:.2g} wrong words are to be expected among {judged}."
+    )
+    return 0
+
+
+def _seeds_text(needed: Any, power: float) -> str:
+    factor, unit = (100, "points") if needed.unit == "fraction" else (1, needed.unit)
+    if needed.spread is None:
+        return "two are needed to know how much they differ"
+    spread = f"differences vary by {factor * needed.spread:.4g} {unit} (standard deviation)"
+    if needed.smallest_effect is None:
+        return f"{spread}; no smallest effect of interest was declared"
+    seeds = "more than 1,000" if needed.needed is None else str(needed.needed)
+    return f"{spread}: {seeds} seeds find {factor * needed.smallest_effect:.4g} {unit} with probability {power:g}"
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    whole = list(seeds) == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
+    return f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.1f} minutes"

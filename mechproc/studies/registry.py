@@ -1,0 +1,85 @@
+"""Studies by name, and studies in files."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mechproc.config import nearest
+from mechproc.errors import ConfigError, StoreError, first_line, require
+from mechproc.studies import STUDIES
+from mechproc.studies.study import Study
+
+SCALES = ("laptop", "paper")
+
+
+def load(name: str, scale: str | None = None, n_seeds: int | None = None) -> Study:
+    """The study of this name, or the one that a Python file defines.
+
+    A file has ``study(scale="laptop", seeds=None) -> Study``, of which either argument may be left out, or a ``STUDY``.
+    ``n_seeds``: how many seeds, the study's own first and then those that follow; by default the study's own. Errors:
+    ``ConfigError`` for a name that does not exist, and for a scale or number of seeds that the study does not offer.
+    """
+    require(scale in (None, *SCALES), "scale", scale, f"one of {', '.join(SCALES)}")
+    require(n_seeds is None or n_seeds >= 1, "seeds", n_seeds, "at least 1")
+    source = module(name)
+    make = getattr(source, "study", None)
+    if make is None:
+        study = getattr(source, "STUDY", None)
+        require(isinstance(study, Study), name, study, "a file with a function study() or a Study called STUDY")
+        require(scale is None, "scale", scale, f"None: {name} has one scale")
+        require(n_seeds is None, "seeds", n_seeds, f"None: the seeds of {name} are fixed")
+        return study  # type: ignore[return-value]
+    settings: dict[str, Any] = {} if scale is None else {"scale": scale}
+    offered = inspect.signature(make).parameters
+    require(scale is None or "scale" in offered, "scale", scale, f"None: {name} has one scale")
+    study = make(**settings)
+    require(isinstance(study, Study), f"study() of {name}", study, "a function that returns a Study")
+    if n_seeds is None or n_seeds == len(study.seeds):
+        return study
+    require("seeds" in offered, "seeds", n_seeds, f"None: the seeds of {name} are fixed")
+    own, last = study.seeds[:n_seeds], study.seeds[-1]
+    return make(**settings, seeds=[*own, *range(last + 1, last + 1 + n_seeds - len(own))])
+
+
+def about(name: str) -> str:
+    """The first line of a registered study's description; the study itself is not loaded."""
+    path = Path(__file__).parent / f"{STUDIES[name]}.py"
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
+
+
+def scales(name: str) -> bool:
+    """Whether a study comes in several scales."""
+    make = getattr(module(name), "study", None)
+    return make is not None and "scale" in inspect.signature(make).parameters
+
+
+def module(name: str) -> ModuleType:
+    """The module of a registered study, or the one that a file defines."""
+    if name in STUDIES:
+        return importlib.import_module(f"mechproc.studies.{STUDIES[name]}")
+    if not name.endswith(".py"):
+        raise ConfigError(
+            f"study = {name!r} is not allowed: one of {', '.join(STUDIES)}{nearest(name, STUDIES)}, or a file FILE.py"
+        )
+    path = Path(name).resolve()
+    if not path.exists():
+        raise StoreError(f"{name} does not exist")
+    # As `python FILE.py` does; worker processes get the same path, and so can import what the file defines.
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    require(spec is not None and spec.loader is not None, "study", name, "a Python file")
+    loaded = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[path.stem] = loaded
+    try:
+        spec.loader.exec_module(loaded)  # type: ignore[union-attr]
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{name} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
+    return loaded
