@@ -14,7 +14,7 @@ from mechproc.config import canonical_json, nearest
 from mechproc.errors import ConfigError, StoreError, require
 from mechproc.files import atomic_write
 from mechproc.result import display
-from mechproc.result.labels import Label, Where, checked_labels, facts_after, metadata_of
+from mechproc.result.labels import Label, Where, checked_labels, facts_after, in_words, metadata_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,10 +122,10 @@ class Result:
             several = isinstance(wanted, (list, tuple, np.ndarray))
             kept = checked_labels(axis, wanted if several else [wanted])  # type: ignore[arg-type,list-item]
             values = np.take(result.values, [result._position(axis, label) for label in kept], axis=number)
-            labels = result.coordinates[axis]
+            all_labels = result.coordinates[axis]
             result = result._changed(axis, values if several else values.squeeze(number), kept, dropped=not several)
             if not several:
-                metadata = metadata_of(result.metadata, axis, kept[0], labels)
+                metadata = metadata_of(result.metadata, axis, kept[0], all_labels)
                 selected = {**result.selected, axis: kept[0]}
                 result = dataclasses.replace(result, metadata=metadata, selected=selected)
         return result
@@ -157,8 +157,7 @@ class Result:
     @property
     def title(self) -> str:
         """The name, and which labels were selected: ``"accuracy lost (ablation zero)"``."""
-        selected = ", ".join(f"{axis} {label}" for axis, label in self.selected.items())
-        return f"{self.name} ({selected})" if selected else self.name
+        return f"{self.name} ({in_words(self.selected)})" if self.selected else self.name
 
     @property
     def warnings(self) -> list[str]:

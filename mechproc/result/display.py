@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mechproc.result.labels import in_words
+
 if TYPE_CHECKING:
     from mechproc.result.core import Result
 
@@ -56,7 +58,7 @@ def as_html(result: Result) -> str:
         cells = "".join(f"<td>{text}</td>" for text in _texts(result, tuple(at)))
         rows.append(f"<tr>{names}{cells}</tr>")
     notes = [f"{n_rows - MAX_ROWS:,} more rows are not shown."] if n_rows > MAX_ROWS else []
-    notes += [f"{_words(where)} undefined: {reason}" for where, reason in result.undefined[:MAX_ROWS]]
+    notes += [f"{in_words(where)} undefined: {reason}" for where, reason in result.undefined[:MAX_ROWS]]
     notes.append(f"Does not show: {result.what_it_does_not_show}")
     heading = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     return "".join(
@@ -88,7 +90,3 @@ def _texts(result: Result, index: tuple[np.ndarray, ...]) -> list[str]:
     values, undefined = (np.atleast_1d(array[index]) for array in (result.values, result.is_undefined))
     nothing = np.where(undefined, "undefined", "missing").tolist()
     return [word if math.isnan(v) else format(v, ".4g") for v, word in zip(values.tolist(), nothing, strict=True)]
-
-
-def _words(where: object) -> str:
-    return ", ".join(f"{axis} {label}" for axis, label in dict(where).items()) or "every cell"  # type: ignore[call-overload]

@@ -52,3 +52,8 @@ def metadata_of(metadata: Mapping[str, Any], axis: str, label: Label, labels: Se
     if not all(isinstance(each, dict) for each in by_label.values()):
         return metadata
     return {**{key: value for key, value in metadata.items() if key != axis}, **by_label[str(label)]}
+
+
+def in_words(where: Where) -> str:
+    """Cells as text: ``"part L0.mlp, seed 3"``."""
+    return ", ".join(f"{axis} {label}" for axis, label in where.items()) or "every cell"
