@@ -48,7 +48,7 @@ SMALL_DEMO = """
 from pathlib import Path
 
 import mechproc
-from mechproc.cli.demo import tell
+from mechproc.cli.demo import run_demo
 from mechproc.studies.set_to_haystack import Sizes, study
 from mechproc.training.engines import choose
 
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     assert mechproc.load_pretrained("sort", 0).cfg.d_model == 16
     sizes = Sizes(8, 2, 8, 4, 4, 8, 3, donor_steps=4, task_steps=12, batch_size=4)
     assert choose("auto", study(range(1), sizes).runs[0][1].model).name == "cpu"
-    tell(Path("demo"), range(8), sizes, workers=2)
+    run_demo(Path("demo"), range(8), sizes, workers=2)
 """
 
 

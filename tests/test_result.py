@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -87,6 +90,81 @@ def test_printing_names_cells_without_a_number():
     assert make().texts(".1f")[0, 0].tolist() == ["0.0", "1.0"]
 
 
+def test_select_remembers_which_labels_it_dropped():
+    one = make().select(item="b", seed=np.int64(1))
+    assert one.selected == {"item": "b", "seed": 1}
+    assert one.title == "accuracy lost (item b, seed 1)"
+    assert make().select(item=["b"]).title == make().title == "accuracy lost"
+    assert Result.from_json(one.to_json()) == one
+    assert stack({item: make().select(item=item) for item in "ab"}, "item").selected == {}
+    assert stack({item: make().select(item=item, seed=0) for item in "ab"}, "item").selected == {"seed": 0}
+
+
+def test_select_finds_the_metadata_that_stack_kept_apart():
+    first, second = make().select(seed=0), make(metadata={"ablation": "zero"}).select(seed=1)
+    stacked = stack({"x": first, "y": second}, "arm")
+    assert stacked.select(arm="y").metadata == {"ablation": "zero"}
+    assert stacked.select(arm=["y"]).metadata == stacked.metadata
+    assert make(metadata={"item": {"a": 1, "b": 2}}).select(item="a").metadata == {"item": {"a": 1, "b": 2}}
+
+
+class Html(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+        self.text.append(data)
+
+
+def test_a_notebook_shows_a_table_with_unit_direction_and_limits():
+    hostile = "<img src=x>"
+    warned = make(
+        metadata={"warnings": [f"no model {hostile} beats its baseline"]},
+        coordinates=make().coordinates | {"item": ["a", hostile]},
+    )
+    page = Html(warned._repr_html_())
+    text = "".join(page.text)
+    for part in ("accuracy lost [fraction]: 3 part x 3 seed x 2 item", "positive: the ablation hurts",
+                 f"no model {hostile} beats its baseline", "Does not show: what the part does",
+                 "part pos undefined: positions have no mean"):  # fmt: skip
+        assert part in text
+    assert page.tags.count("img") == 0
+    assert page.rows[0] == ["part", "item", "seed 0", "seed 1", "seed 2"]
+    assert page.rows[1] == ["L0.H0", "a", "0", "2", "4"]
+    assert page.rows[4] == ["L0.mlp", hostile, "7", "9", "missing"]
+    assert page.rows[5] == ["pos", "a", "undefined", "undefined", "undefined"]
+    assert len(page.rows) == 1 + 3 * 2
+
+
+def test_a_notebook_shows_results_of_any_shape():
+    number = Html(make().select(part="L0.H0", seed=1, item="b")._repr_html_())
+    assert number.rows == [["value"], ["3"]]
+    row = Html(make().select(part="L0.H0", item="b")._repr_html_())
+    assert row.rows == [["seed 0", "seed 1", "seed 2"], ["1", "3", "5"]]
+    wide = make().select(seed=0)
+    assert Html(wide._repr_html_()).rows[0] == ["part", "item a", "item b"]
+    long = Result("a", np.zeros((3, 50)), ("x", "y"), {"x": [0, 1, 2], "y": list(range(50))}, "u", "d", "w")
+    page = Html(long._repr_html_())
+    assert page.rows[0] == ["x", "y", "value"] and len(page.rows) == 41
+    assert "110 more rows are not shown." in page.text
+
+
+def test_warnings_are_printed_before_the_values():
+    lines = str(make(metadata={"warnings": ["no donor beats its baseline"]})).splitlines()
+    assert lines[1] == "Warning: no donor beats its baseline"
+
+
 def test_long_tables_are_cut_and_say_so():
     long = make(values=np.zeros((3, 3, 20)), undefined=(), coordinates=make().coordinates | {"item": list(range(20))})
     assert str(long).splitlines()[-2] == "... and 140 more"
@@ -157,6 +235,19 @@ def test_files_bring_back_every_bit(tmp_path):
     json.loads((tmp_path / "result.json").read_text(), parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
 
 
+def test_a_full_disk_leaves_the_file_of_before(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    make().save(path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="cannot be written: No space left"):
+        make(metadata={}).save(path)
+    assert Result.load(path) == make() and [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
 def test_a_single_number_has_no_axes_and_survives_a_file():
     number = make().select(part="L0.H0", seed=1, item="b")
     assert number.axes == () and float(number.values) == 3.0
@@ -166,7 +257,14 @@ def test_a_single_number_has_no_axes_and_survives_a_file():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"values": make().values + 1}, {"unit": "nats"}, {"metadata": {}}, {"undefined": ()}, {"provenance": ()}],
+    [
+        {"values": make().values + 1},
+        {"unit": "nats"},
+        {"metadata": {}},
+        {"undefined": ()},
+        {"provenance": ()},
+        {"selected": {"arm": "x"}},
+    ],
 )
 def test_results_that_differ_in_anything_are_not_equal(changes):
     assert make(**changes) != make()

@@ -1,4 +1,4 @@
-"""``mechproc demo``: the whole story on small models, with a report."""
+"""``mechproc demo``: one transfer on small models, from the trainings to a report."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analyses.story import Story
+    from analyses.report.sections.transfer_findings import TransferFindings
     from mechproc.studies.set_to_haystack import Sizes
 
 
 def add(subparsers: Any) -> None:
     """Declare the verb."""
-    parser = subparsers.add_parser("demo", help="set -> haystack: which part, which head (minutes); writes a report")
+    parser = subparsers.add_parser("demo", help="transfer from set to haystack on small models (minutes); a report")
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder of the report and the runs (default: demo)"
     )
-    parser.add_argument("--search", action="store_true", help="the seeds that its sizes were chosen on, for the record")
+    parser.add_argument("--search", action="store_true", help="use the seeds that the sizes were chosen on")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train what is missing, analyse, write the report, and say what was found."""
+    """Train what is missing, analyse, write the report, and print the finding."""
+    from mechproc.cli.progress import clock
     from mechproc.studies.set_to_haystack import SEARCH_SEEDS, SEEDS, Sizes
 
     started = time.monotonic()
-    story = tell(args.out, SEARCH_SEEDS if args.search else SEEDS, Sizes(), args.workers)
-    from mechproc.cli.progress import clock
-
+    findings = run_demo(args.out, SEARCH_SEEDS if args.search else SEEDS, Sizes(), args.workers)
     print(f"\n{args.out / 'report.html'} after {clock(time.monotonic() - started)}\n")
-    print("\n".join(story.sentences()))
+    print("\n".join(findings.sentences()))
     return 0
 
 
-def tell(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = None) -> Story:
-    """Everything that ``mechproc demo`` does, for other seeds and sizes too."""
+def run_demo(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = None) -> TransferFindings:
+    """All that ``mechproc demo`` does, for any seeds and sizes; writes the report and the Results into ``out``."""
     from mechproc.cli.progress import RunLines
     from mechproc.files import write_json
     from mechproc.runs.store import Store
@@ -57,19 +56,21 @@ def tell(out: Path, seeds: Sequence[int], sizes: Sizes, workers: int | None = No
     started = time.monotonic()
     planned.complete(store, workers, RunLines())
     trained = time.monotonic()
-    print("  looking into the models", flush=True)
-    from analyses import story as stories
+    print("  analysing the models", flush=True)
+    from analyses.report.sections import transfer, transfer_findings
 
     with one_thread():
-        story = stories.run(planned, store, arm="attention", control="random", mask=MASK, crossed=CROSSED)
-    stories.report(story).write(out / "report.html")
-    for name in ("scores", "curves", "looking", "ablations"):
-        getattr(story, name).save(out / f"{name}.json")
+        findings = transfer_findings.collect(
+            planned, store, arm="attention", control="random", mask=MASK, crossed=CROSSED
+        )
+    transfer.report(findings).write(out / "report.html")
+    for name in ("scores", "curves", "target_attention", "ablations"):
+        getattr(findings, name).save(out / f"{name}.json")
     seconds = {"training": round(trained - started, 1), "analysis": round(time.monotonic() - trained, 1)}
     machine = {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
-    environment = dict(story.scores.provenance[0][1])
+    environment = dict(findings.scores.provenance[0][1])
     write_json(
         out / "summary.json",
-        story.summary() | {"seconds": seconds, "trained": missing, **machine, "environment": environment},
+        findings.summary() | {"seconds": seconds, "trained": missing, **machine, "environment": environment},
     )
-    return story
+    return findings

@@ -1,7 +1,10 @@
-"""What does a model that learned ``set`` know that helps it find a value by its key, and where does it keep it?
+"""Transfer from ``set`` to ``haystack``: which part of a pretrained model helps to find a value by its key?
 
-The demo, in small: models of 32 dimensions, lists of up to 12 symbols, up to 6 key-value pairs. The claim it tests is
-the paper's first (arXiv 2505.22308): that the attention alone carries the gain, better than the whole model does.
+The study of the demo, with small models: width 32, lists of up to 12 symbols, up to 6 key-value pairs. It tests the
+first claim of the paper (arXiv 2505.22308): the attention alone carries the gain, and better than the whole model does.
+
+The arm ``full`` moves more than attention and MLPs: also position embeddings, LayerNorms and the mean embedding. The
+arm ``body`` moves attention and MLPs alone; ``attention`` differs from it by the MLPs and from ``full`` by all of these.
 """
 
 from __future__ import annotations
@@ -15,31 +18,33 @@ from mechproc.runs.config import RunConfig
 from mechproc.statistics.comparisons import Family
 from mechproc.studies.study import Study
 from mechproc.training.config import TrainingConfig
-from mechproc.transfer import Recipe, attention_only, fresh, full, mlp_only, permuted
+from mechproc.transfer import Recipe, attention_only, body, fresh, full, mlp_only, permuted
 
 SEEDS = tuple(range(8))
 """The seeds of the demo's verdict."""
 SEARCH_SEEDS = tuple(range(100, 108))
 """The seeds that its sizes were chosen on; they share no data, no fresh weights and no donor with ``SEEDS``."""
 MASK = "previous"
-"""The attention target that the head is looked for by: the first step of an induction circuit. It was chosen on
-``SEARCH_SEEDS``, where every head of the second layer looked at the answer and none was missed alone."""
+"""The attention target that the head is chosen by: the first step of an induction circuit. It was itself chosen on
+``SEARCH_SEEDS``, where every head of the second layer attended to the answer and ablating one of them cost little."""
 CROSSED = 0.9
-"""Test accuracy from which the look-up counts as found: the plateau before it is below 0.6."""
+"""Test accuracy from which a run counts as having learned the look-up; the plateau before it is below 0.6."""
 
 ARMS: dict[str, Recipe] = {
     "random": fresh(),
     "full": full("set"),
+    "body": body("set"),
     "attention": attention_only("set"),
     "MLPs": mlp_only("set"),
     "permuted attention": permuted(attention_only("set")),
 }
-"""What each model starts from; all else is equal."""
+"""What the models of each arm start from; all else is equal."""
 
 FAMILY = Family(
     name="haystack",
     pairs=(
         ("full", "random"),
+        ("body", "random"),
         ("attention", "random"),
         ("MLPs", "random"),
         ("permuted attention", "random"),
@@ -50,10 +55,10 @@ FAMILY = Family(
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the demo could be made smaller or larger by.
+    """The sizes of the models, of the items and of the trainings.
 
-    The donors' alphabet is four times wider than the model, so that their attention has to compare symbols of any
-    direction; with 64 symbols fewer of them carried anything into another vocabulary.
+    The alphabet of the pretrained models has four times as many symbols as the model has dimensions, so that their
+    attention has to compare symbols of any direction; with 64 symbols, fewer of them helped in another vocabulary.
     """
 
     d_model: int = 32
@@ -88,7 +93,7 @@ def donor(seed: int, sizes: Sizes = Sizes()) -> RunConfig:
 
 
 def transfer(arm: str, seed: int, sizes: Sizes = Sizes()) -> RunConfig:
-    """One arm's training on the haystack; donor seed i feeds fresh seed i."""
+    """One arm's training on the haystack; the donor of seed i goes into the fresh model of seed i."""
     recipe = ARMS[arm]
     task = Haystack(n_keys=sizes.n_keys, n_values=sizes.n_values, lengths=Uniform(1, sizes.most_pairs))
     training = TrainingConfig(

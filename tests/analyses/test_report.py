@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
@@ -15,8 +16,9 @@ import plotly.graph_objects as go
 import pytest
 
 from analyses import figures
-from analyses.page import packed, plain, to_json
-from analyses.report import MAX_EXAMPLES, MAX_HEADS, MAX_POSITIONS, MAX_ROWS, Report, seed_table
+from analyses.figures.frame import packed, plain, to_json
+from analyses.report import Report, seed_table
+from analyses.report.document import MAX_ROWS, MAX_VIEWS
 from mechproc.errors import ConfigError, StoreError
 from mechproc.result import Result
 
@@ -35,6 +37,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.blocks: dict[str, str] = {}
         self.text: list[str] = []
+        self.style = ""
         self._open: str | None = None
         self._inside = ""
         self.feed(text)
@@ -50,26 +53,34 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._open:
             self.blocks[self._open] = data
-        elif self._inside not in ("script", "style"):
+        elif self._inside == "style":
+            self.style += data
+        elif self._inside != "script":
             self.text.append(data)
 
     def count(self, tag: str) -> int:
         return sum(t == tag for t, _ in self.tags)
 
 
-def pattern(n: int, heads: int = 2) -> np.ndarray:
-    values = np.tril(np.ones((heads, n, n)))
-    return values / values.sum(-1, keepdims=True)
+def view(tokens: list[str], n_heads: int = 2, n_items: int = 1) -> figures.AttentionView:
+    n = len(tokens)
+    values = np.tril(np.ones((1, n_heads, n_items, n, n)))
+    sizes = {"layer": 1, "head": n_heads, "item": n_items, "query": n, "key": n}
+    patterns = Result(
+        "attention", values / values.sum(-1, keepdims=True), tuple(sizes), {a: range(k) for a, k in sizes.items()},
+        "fraction", "higher: more attention", "that it is used", metadata={"tokens": [list(range(n))] * n_items},
+    )  # fmt: skip
+    return figures.attention_view(patterns, token_names=tokens)
 
 
 def full() -> Report:
     report = Report("Sets & haystacks", "eight seeds").heading("One").text(f"First {HOSTILE}.\n\nSecond.")
     report.figure(figures.arms(SCORES), "Scores").heading("Two").table(SCORES).heading("Three", 3)
-    return report.attention(["k1", HOSTILE, "q1"], pattern(3), "Where two heads look", ["L0.H0", "L0.H1"])
+    return report.figure(view(["k1", HOSTILE, "q1"]), "Attention of two heads")
 
 
 class TestPage:
-    def test_asks_nobody_for_anything(self):
+    def test_makes_no_network_request(self):
         page = Page(full().html())
         for tag, attributes in page.tags:
             assert not {"src", "srcset", "data", "action"} & set(attributes), (tag, attributes)
@@ -111,9 +122,9 @@ class TestPage:
     def test_text_is_escaped_and_reads_without_javascript(self):
         page = Page(full().html())
         assert page.count("noscript") == 1
-        assert "".join(page.text).count(HOSTILE) == 1  # once, as text; the token stands in the data
+        assert "".join(page.text).count(HOSTILE) == 1  # as text; the token is in the data
         assert page.count("h2") == 2 and page.count("h3") == 1 and page.count("img") == 0
-        assert json.loads(page.blocks["view-2-data"])["tokens"][1] == HOSTILE
+        assert json.loads(page.blocks["figure-2-1-data"])["tokens"][1].startswith("</script>")
 
     def test_the_same_report_is_the_same_page(self):
         assert full().html() == full().html()
@@ -131,14 +142,17 @@ class TestPage:
         with pytest.raises(ConfigError, match="caption"):
             Report("T").table(pd.DataFrame({"a": [1]}))
 
-    def test_figures_bring_their_own_caption(self):
-        assert "6 seeds. Each dot is a seed" in "".join(Page(full().html()).text)
+    def test_figures_bring_their_own_caption_once(self):
+        page = Page(full().html())
+        assert "6 seeds. Each dot is a seed" in "".join(page.text)
+        layout = json.loads(page.blocks["figure-1-data"])["layout"]
+        assert [a for a in layout.get("annotations", []) if a.get("name") == "caption"] == []
 
     def test_write_is_whole_or_not_at_all(self, tmp_path):
         path = tmp_path / "report.html"
         Report("First").write(path)
         Report("Second").write(path)
-        assert "Second" in path.read_text() and list(tmp_path.iterdir()) == [path]
+        assert "Second" in path.read_text(encoding="utf-8") and list(tmp_path.iterdir()) == [path]
         with pytest.raises(StoreError, match="cannot be written"):
             Report("T").write(tmp_path / "nowhere" / "report.html")
 
@@ -158,7 +172,7 @@ class TestNumbers:
         assert "<" not in text and json.loads(text) == ["</script>", "<!--"]
 
     def test_figures_arrive_as_numbers(self):
-        data = json.loads(Page(full().html()).blocks["view-1-data"])["data"]
+        data = json.loads(Page(full().html()).blocks["figure-1-data"])["data"]
         assert data[0]["x"] == [0.1, 0.2, 0.1, 0.2, 0.1, 0.2]
 
 
@@ -182,7 +196,32 @@ class TestTable:
         text = "".join(Page(Report("T").table(effects, "By part").html()).text)
         assert text.count("undefined") == 5  # mean, interval, two seeds, and the note
         assert "part pos undefined: the same in every item" in text
-        assert "By part. Accuracy lost (fraction; positive: it hurts). 2 seeds. Does not show: why." in text
+        assert "By part. Accuracy lost (fraction; positive: it hurts). 2 seeds. Heads and neurons" in text
+
+    def test_heads_by_index_have_no_mean_over_seeds(self):
+        axes = {"part": ["L0.H0", "L0.mlp"], "seed": list(range(8))}
+        effects = Result("lost", np.full((2, 8), 0.25), tuple(axes), axes, "fraction", "positive: it hurts", "why")
+        table = seed_table(effects)
+        assert table.loc[0, "mean"] == table.loc[0, "95 % interval"] == "no mean" and table.loc[0, "seed 3"] == "0.250"
+        assert table.loc[1, "mean"] == "0.250"
+        text = "".join(Page(Report("T").table(effects, "By part").html()).text)
+        assert "named by their index have no mean over seeds" in text
+
+    def test_warnings_come_first_in_a_caption(self):
+        warned = dataclasses.replace(SCORES, metadata={"warnings": ["no donor beats its baseline"]})
+        text = "".join(Page(Report("T").table(warned).html()).text)
+        assert "Table 1. Warning: no donor beats its baseline. Accuracy (fraction" in text
+
+    def test_long_texts_are_wrapped_and_whole(self):
+        settings = ", ".join(f"setting_{i} {i}" for i in range(100))
+        page = Page(Report("T").table(pd.DataFrame({"what": ["task"], "settings": [settings]}), "Settings").html())
+        assert settings in page.text
+        assert [a.get("class") for t, a in page.tags if t == "td"] == [None, "long"]
+        assert re.search(r"td\.long {[^}]*white-space: normal", page.style)
+
+    def test_blank_cells_can_be_seen(self):
+        page = Page(Report("T").table(pd.DataFrame({"token": [" ", "\n", "a"], "n": [1, 2, 3]}), "Tokens").html())
+        assert "'␣'" in page.text and r"'\n'" in page.text
 
     def test_rows_are_capped_and_the_page_says_so(self):
         table = pd.DataFrame({"n": range(MAX_ROWS + 5), "x": np.linspace(0, 1, MAX_ROWS + 5)})
@@ -196,32 +235,19 @@ class TestTable:
 
 
 class TestAttention:
-    def test_caps_are_said_on_the_page(self):
-        n, heads = MAX_POSITIONS + 6, MAX_HEADS + 1
+    def test_a_page_has_a_limited_number_of_views_and_names_the_rest(self):
         report = Report("T")
-        for _ in range(MAX_EXAMPLES + 2):
-            report.attention([f"t{i}" for i in range(n)], pattern(n, heads), "Look")
+        for _ in range(MAX_VIEWS // 4 + 1):
+            report.figure(view(["a", "b"], n_items=4), "Attention")
         page = Page(report.html())
-        data = json.loads(page.blocks["view-1-data"])
-        assert np.shape(data["attention"]) == (MAX_HEADS, MAX_POSITIONS, MAX_POSITIONS)
-        assert len(data["tokens"]) == MAX_POSITIONS and len(data["attentionHeadNames"]) == MAX_HEADS
+        assert sum(name.endswith("-data") for name in page.blocks) == MAX_VIEWS
         text = "".join(page.text)
-        assert (
-            f"The first {MAX_POSITIONS} of {n} positions" in text and f"The first {MAX_HEADS} of {heads} heads" in text
-        )
-        assert text.count("Look.") == MAX_EXAMPLES and "2 more attention patterns are not drawn" in text
+        assert text.count("Attention. Attention of 2 heads on 4 items") == MAX_VIEWS // 4
+        assert "4 more attention patterns are not drawn: a page has 8." in text
 
-    @pytest.mark.parametrize(
-        ("patterns", "message"),
-        [(pattern(4), "shape of patterns"), (pattern(3)[0], "shape of patterns"), (pattern(3) * np.nan, "NaN")],
-    )
-    def test_what_cannot_be_drawn(self, patterns, message):
-        with pytest.raises(ConfigError, match=message):
-            Report("T").attention(["a", "b", "c"], patterns, "Look")
-
-    def test_names_for_every_head(self):
-        with pytest.raises(ConfigError, match="head_names"):
-            Report("T").attention(["a", "b", "c"], pattern(3), "Look", ["L0.H0"])
+    def test_views_on_the_edge_of_the_limit_are_drawn_in_part(self):
+        report = Report("T").figure(view(["a", "b"], n_items=6), "A").figure(view(["a", "b"], n_items=6), "B")
+        assert report.n_views_left_out == 12 - MAX_VIEWS
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -242,7 +268,7 @@ def browse(html: str, folder: Path) -> str:
     """The DOM after a real browser has drawn the page, without scripts, with what was fetched and what was refused."""
     (nonce,) = re.findall(r"script-src 'nonce-(\w+)'", html)
     path = folder / "page.html"
-    path.write_text(html.replace("<title>", f'<script nonce="{nonce}">{WATCH}</script><title>', 1))
+    path.write_text(html.replace("<title>", f'<script nonce="{nonce}">{WATCH}</script><title>', 1), encoding="utf-8")
     flags = [
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}",
@@ -258,7 +284,7 @@ def browse(html: str, folder: Path) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the page is not drawn")
 class TestInABrowser:
     def test_everything_is_drawn_and_nothing_is_fetched(self, tmp_path):
-        report = full().attention(["a", "b"], pattern(2, 3), "Another item")
+        report = full().figure(view(["a", "b"], 3), "Another item")
         dom = browse(report.html(), tmp_path)
         assert 'data-state="ready"' in dom and "could not be drawn" not in dom and "JavaScript draws" not in dom
         assert dom.count('class="main-svg"') >= 1 and ">attention</text>" in dom  # the name of an arm

@@ -1,25 +1,24 @@
-"""What an analysis returns: a dense array with named axes, and everything one must know to read it."""
+"""The Result: a dense array with named, labelled axes."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mechproc.config import canonical_json, nearest
 from mechproc.errors import ConfigError, StoreError, require
+from mechproc.files import atomic_write
+from mechproc.result import display
+from mechproc.result.labels import Label, Where, checked_labels, facts_after, in_words, metadata_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Label = str | int | float
-Where = Mapping[str, Label]
-"""Cells by their labels: ``{"part": "L0.mlp"}`` is every cell of that part, ``{}`` is every cell."""
 FORMAT = "mechproc.result.1"
 """Marks a file as a Result, with the version of its layout."""
 
@@ -28,8 +27,9 @@ FORMAT = "mechproc.result.1"
 class Result:
     """A dense array with named, labelled axes. Checked when it is made, read-only afterwards.
 
-    A cell is *measured* (a finite number), *undefined* (it means nothing; ``undefined`` says why) or *missing* (it
-    could be measured and was not). The last two are NaN in ``values``. Two Results are equal when all they hold is.
+    A cell is *measured* (a finite number), *undefined* (it means nothing; ``undefined`` gives the reason) or *missing*
+    (it could be measured and was not). The last two are NaN in ``values``. Two Results are equal when all their fields
+    are equal. Intervals over seeds: ``mechproc.statistics.intervals.over_seeds(result)``.
     """
 
     name: str
@@ -49,11 +49,14 @@ class Result:
     undefined: Sequence[tuple[Where, str]] = ()
     """Cells that mean nothing, each with its reason: ``[({"part": "pos", "ablation": "mean"}, "...")]``."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """The settings it was made with; plain JSON."""
+    """The settings it was made with; plain JSON. ``metadata["warnings"]`` is a list of sentences that a reader needs
+    before the values; tables and figures print them first."""
     provenance: Sequence[tuple[Where, Mapping[str, Any]]] = ()
     """Which environment (engine, device, SIMD width, threads, library versions) the runs behind the cells had:
     ``[({}, environment)]``, or one entry for each ``{"seed": 3}``. Empty when unknown, else it covers every measured
     cell. Only facts that can change bits belong here: a date would make every two runs differ."""
+    selected: Mapping[str, Label] = dataclasses.field(default_factory=dict)
+    """The labels of the axes that ``select`` dropped, such as ``{"ablation": "zero"}``."""
 
     def __post_init__(self) -> None:
         for field in ("name", "unit", "direction", "what_it_does_not_show"):
@@ -66,7 +69,7 @@ class Result:
         require(not isinstance(self.axes, str) and len(set(axes)) == len(axes), "axes", self.axes, "names that differ")
         require(not {"value", "note"} & set(axes), "axes", axes, "other names than the table's own 'value' and 'note'")
         require(set(self.coordinates) == set(axes), "coordinates", sorted(self.coordinates), f"labels for {axes}")
-        coordinates = {axis: _labels(axis, self.coordinates[axis]) for axis in axes}
+        coordinates = {axis: checked_labels(axis, self.coordinates[axis]) for axis in axes}
         shape = tuple(len(labels) for labels in coordinates.values())
         require(values.shape == shape, "shape of values", values.shape, f"{shape}, from the labels of {axes}")
         try:
@@ -79,6 +82,7 @@ class Result:
             object.__setattr__(self, field, value)
         object.__setattr__(self, "undefined", undefined)
         object.__setattr__(self, "provenance", provenance)
+        object.__setattr__(self, "selected", {a: checked_labels(a, [label])[0] for a, label in self.selected.items()})
 
         for where, reason in undefined:
             require(bool(reason), "reason", reason, f"a text that says why {where} is undefined")
@@ -116,9 +120,14 @@ class Result:
         for axis, wanted in labels.items():
             number = result._axis(axis)
             several = isinstance(wanted, (list, tuple, np.ndarray))
-            kept = _labels(axis, wanted if several else [wanted])  # type: ignore[arg-type,list-item]
+            kept = checked_labels(axis, wanted if several else [wanted])  # type: ignore[arg-type,list-item]
             values = np.take(result.values, [result._position(axis, label) for label in kept], axis=number)
+            all_labels = result.coordinates[axis]
             result = result._changed(axis, values if several else values.squeeze(number), kept, dropped=not several)
+            if not several:
+                metadata = metadata_of(result.metadata, axis, kept[0], all_labels)
+                selected = {**result.selected, axis: kept[0]}
+                result = dataclasses.replace(result, metadata=metadata, selected=selected)
         return result
 
     def mean(self, *axes: str) -> Result:
@@ -132,7 +141,7 @@ class Result:
 
     def reindex(self, axis: str, labels: Sequence[Label]) -> Result:
         """The same cells laid out by ``labels`` along ``axis``; labels that it does not have become missing cells."""
-        wanted, had = _labels(axis, labels), self.coordinates[self.axes[self._axis(axis)]]
+        wanted, had = checked_labels(axis, labels), self.coordinates[self.axes[self._axis(axis)]]
         shape = tuple(len(wanted) if a == axis else len(self.coordinates[a]) for a in self.axes)
         values = np.full(shape, np.nan)
         here, there = np.moveaxis(values, self._axis(axis), 0), np.moveaxis(self.values, self._axis(axis), 0)
@@ -145,11 +154,21 @@ class Result:
 
     # ---- for reading ------------------------------------------------------------------------------------------------
 
+    @property
+    def title(self) -> str:
+        """The name, and which labels were selected: ``"accuracy lost (ablation zero)"``."""
+        return f"{self.name} ({in_words(self.selected)})" if self.selected else self.name
+
+    @property
+    def warnings(self) -> list[str]:
+        """The sentences of ``metadata["warnings"]``."""
+        warnings = self.metadata.get("warnings", [])
+        return [warnings] if isinstance(warnings, str) else [str(sentence) for sentence in warnings]
+
     def texts(self, spec: str = ".4g") -> np.ndarray:
         """The cells as they are printed, str in an object array: a number, ``"undefined"`` or ``"missing"``."""
-        texts = np.array([format(v, spec) for v in self.values.ravel().tolist()], dtype=object).reshape(
-            self.values.shape
-        )
+        texts = np.array([format(v, spec) for v in self.values.ravel().tolist()], dtype=object)
+        texts = texts.reshape(self.values.shape)
         return np.where(self.is_undefined, "undefined", np.where(self.is_missing, "missing", texts))
 
     def table(self) -> pd.DataFrame:
@@ -170,14 +189,10 @@ class Result:
         return pd.DataFrame({**columns, "value": self.values.ravel(), "note": notes.ravel()})
 
     def __str__(self) -> str:
-        sizes = " x ".join(f"{len(self.coordinates[axis])} {axis}" for axis in self.axes)
-        head = [f"{self.name} [{self.unit}]: {sizes or 'one number'}", self.direction]
-        shown = self.table().drop(columns="note")
-        shown["value"] = self.texts().ravel()
-        rest = len(shown) - 40
-        tail = [f"... and {rest} more"] if rest > 0 else []
-        body = shown.head(40).to_string(index=False)
-        return "\n".join([*head, body, *tail, f"Does not show: {self.what_it_does_not_show}"])
+        return display.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.as_html(self)
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
@@ -200,11 +215,8 @@ class Result:
             raise StoreError(f"{source} does not hold a Result: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write the Result as one JSON file. Errors: ``StoreError``."""
-        try:
-            Path(path).write_text(self.to_json(), encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+        """Write the Result as one JSON file, atomically. Errors: ``StoreError``."""
+        atomic_write(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Result:
@@ -223,6 +235,7 @@ class Result:
         """Everything but the values, as plain JSON values."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "values"}
         fields["coordinates"] = {axis: list(labels) for axis, labels in self.coordinates.items()}
+        fields["selected"] = dict(self.selected)
         return {**fields, "axes": list(self.axes), "undefined": [list(u) for u in self.undefined],
                 "provenance": [list(p) for p in self.provenance]}  # fmt: skip
 
@@ -254,12 +267,12 @@ class Result:
         return mask
 
     def _changed(self, axis: str, values: np.ndarray, kept: Sequence[Label], *, dropped: bool) -> Result:
-        """This Result with ``axis`` cut to ``kept``, or gone; what is known of cells goes with them."""
+        """This Result with ``axis`` cut to ``kept``, or dropped; the facts about cells are cut in the same way."""
         coordinates = {a: kept if a == axis else labels for a, labels in self.coordinates.items()}
         if dropped:
             del coordinates[axis]
-        undefined = _follow(self.undefined, axis, kept, dropped)
-        provenance = _follow(self.provenance, axis, kept, dropped)
+        undefined = facts_after(self.undefined, axis, kept, dropped)
+        provenance = facts_after(self.provenance, axis, kept, dropped)
         return dataclasses.replace(
             self,
             values=values,
@@ -268,75 +281,6 @@ class Result:
             undefined=undefined,
             provenance=provenance,
         )
-
-
-def align(first: Result, second: Result, axis: str, how: Literal["union", "shared"] = "union") -> tuple[Result, Result]:
-    """Two Results with the same labels along ``axis``, so that they can be laid beside each other.
-
-    ``union`` keeps every label, those of ``first`` in front, and the cells that one of them lacks are missing there;
-    ``shared`` keeps the labels that both have, in the order of ``first``. Errors: ``ConfigError`` when they share none.
-    """
-    require(how in ("union", "shared"), "how", how, "'union' or 'shared'")
-    ours, theirs = (r.coordinates[r.axes[r._axis(axis)]] for r in (first, second))
-    shared = [label for label in ours if label in theirs]
-    if not shared:
-        raise ConfigError(f"{first.name!r} and {second.name!r} share no {axis}")
-    labels = shared if how == "shared" else [*ours, *(label for label in theirs if label not in ours)]
-    return first.reindex(axis, labels), second.reindex(axis, labels)
-
-
-def stack(results: Mapping[Label, Result], axis: str) -> Result:
-    """Results of one analysis, such as one for each seed, joined along a new first ``axis`` labelled by the keys.
-
-    They must agree in name, unit, direction and every axis. ``metadata`` is kept where it is the same in all, else each
-    Result's stands under ``metadata[axis][label]``. Where only some know their provenance, the whole has none.
-    """
-    require(len(results) > 0, "results", dict(results), "at least one Result")
-    first = next(iter(results.values()))
-    require(axis not in first.axes, "axis", axis, f"a name that differs from {tuple(first.axes)}")
-    for label, result in results.items():
-        for field in ("name", "unit", "direction", "what_it_does_not_show", "axes", "coordinates"):
-            same = getattr(result, field) == getattr(first, field)
-            require(
-                same, f"{field} of {axis} {label}", getattr(result, field), f"{getattr(first, field)!r} as in the first"
-            )
-    alike = all(result.metadata == first.metadata for result in results.values())
-    metadata = first.metadata if alike else {axis: {str(k): r.metadata for k, r in results.items()}}
-    known = all(result.provenance for result in results.values())
-    return dataclasses.replace(
-        first,
-        values=np.stack([result.values for result in results.values()]),
-        axes=(axis, *first.axes),
-        coordinates={axis: list(results), **first.coordinates},
-        undefined=[({axis: k, **where}, reason) for k, r in results.items() for where, reason in r.undefined],
-        metadata=metadata,
-        provenance=[({axis: k, **where}, e) for k, r in results.items() for where, e in r.provenance] if known else (),
-    )
-
-
-def _labels(axis: str, labels: Sequence[Label]) -> tuple[Label, ...]:
-    require(not isinstance(labels, str), f"labels of {axis}", labels, "a list of labels")
-    plain = tuple(label.item() if isinstance(label, np.generic) else label for label in labels)
-    for label in plain:
-        number = isinstance(label, (int, float)) and not isinstance(label, bool) and math.isfinite(label)
-        require(number or isinstance(label, str), f"labels of {axis}", label, "texts and finite numbers")
-    require(len(plain) > 0, f"labels of {axis}", list(plain), "at least one label")
-    twice = next((label for label in plain if plain.count(label) > 1), None) if len(set(plain)) < len(plain) else None
-    require(twice is None, f"labels of {axis}", twice, "labels that occur once")
-    return plain
-
-
-def _follow(
-    known: Sequence[tuple[Where, Any]], axis: str, kept: Sequence[Label], dropped: bool
-) -> list[tuple[Where, Any]]:
-    """What is known of cells, for the cells that are left; without ``axis`` when it was dropped, and said once."""
-    followed: list[tuple[Where, Any]] = []
-    for where, what in known:
-        if where.get(axis, kept[0]) in kept:
-            entry = ({a: label for a, label in where.items() if a != axis or not dropped}, what)
-            if entry not in followed:
-                followed.append(entry)
-    return followed
 
 
 def _refuse(constant: str) -> float:

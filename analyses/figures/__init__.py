@@ -1,0 +1,16 @@
+"""Figures of Results: one file for each kind of figure; each function takes a ``Result`` and returns a figure.
+
+Every figure shows every seed, has intervals over seeds where the rows mean the same in every seed, and carries its
+title, its warnings and its caption: number of seeds, kind of interval, what is not shown. A plotly figure is saved with
+``figure.write_html("map.html")``, an attention view with ``view.save("view.html")``; both work without a network.
+Nothing here changes a global template.
+"""
+
+from analyses.figures.ablation_map import ablation_map
+from analyses.figures.arms import arms
+from analyses.figures.attention_pattern import attention_pattern
+from analyses.figures.attention_view import AttentionView, attention_view
+from analyses.figures.before_after import before_after
+from analyses.figures.curves import curves
+
+__all__ = ["AttentionView", "ablation_map", "arms", "attention_pattern", "attention_view", "before_after", "curves"]

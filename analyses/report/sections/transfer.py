@@ -1,0 +1,177 @@
+"""The page about one transfer: which part carries the gain, which head, and how it was computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analyses import figures
+from analyses.report.document import Report
+from analyses.report.sections.transfer_findings import N_ITEMS, TransferFindings, points
+from mechproc.model.parts import Ablation
+from mechproc.statistics.comparisons import Verdict
+from mechproc.statistics.survival import Crossing, restricted_mean
+from mechproc.transfer import Recipe
+
+
+def report(findings: TransferFindings) -> Report:
+    """The page."""
+    study = findings.study
+    page = Report(study.name, f"{len(study.seeds)} paired seeds, {len(study.arms)} arms")
+    page.heading("Main finding")
+    for sentence in findings.sentences():
+        page.text(sentence)
+    _arms(page, findings)
+    _donors(page, findings)
+    _ablations(page, findings)
+    _attention(page, findings)
+    page.heading("Settings and environment")
+    page.table(
+        _settings(findings), f"The {findings.arm} arm, seed {study.seeds[0]}; other seeds differ in the seed alone."
+    )
+    return page
+
+
+def _arms(page: Report, findings: TransferFindings) -> None:
+    n = len(findings.study.seeds)
+    page.heading("Which part carries the gain")
+    page.table(
+        _moved(findings),
+        "What each arm starts from. Everything that is not named is fresh, and equal in all arms of a seed.",
+    )
+    name = max(findings.baselines, key=lambda key: findings.baselines[key])
+    lines = {"best attainable": findings.ceiling, f"best baseline: {name}": findings.baselines[name]}
+    page.figure(figures.arms(findings.scores, lines), "Test accuracy of every seed after training on the task.")
+    page.table(pd.DataFrame([_verdict_row(v) for v in findings.verdicts]), _family_caption(findings))
+    page.figure(figures.curves(findings.curves), "Validation accuracy during training on the task.")
+    page.table(
+        _crossing_table(findings),
+        f"How many of the {n} seeds reached a test accuracy of {findings.crossed:.0%}, and the mean number of steps "
+        "until validation accuracy reached it, where seeds that did not are counted with all their steps (restricted "
+        "mean of the Kaplan-Meier curve). A mean accuracy over such seeds is mostly the fraction that crossed.",
+    )
+
+
+def _donors(page: Report, findings: TransferFindings) -> None:
+    donors = findings.donors
+    page.heading("The pretrained models on their own rule")
+    n_better = int(np.sum(donors["accuracy"].to_numpy() > donors["baseline"].to_numpy()))
+    page.text(
+        f"{n_better} of {len(donors)} pretrained models are better at their rule than the best baseline, a predictor "
+        "that does not use the whole rule. A baseline can itself be a mechanism, such as attending behind an earlier "
+        "copy of a token; a model that is no better than the baseline may transfer that mechanism alone."
+    )
+    page.table(
+        donors.rename(columns={"baseline": "best baseline", "baseline_name": "name of the baseline"}),
+        "Test accuracy of each pretrained model on its own rule, the best attainable accuracy, and the best baseline.",
+    )
+
+
+def _ablations(page: Report, findings: TransferFindings) -> None:
+    page.heading("Ablation of single parts")
+    page.text(
+        f"The trained models of the {findings.arm} arm with one part ablated at a time, on {N_ITEMS} test items. What "
+        "each ablation does at each part is in the part table (mechproc parts)."
+    )
+    ranked: dict[str, list[str]] = findings.target_attention.metadata["heads"][findings.mask]
+    by = f"its attention on the target '{findings.mask}' after training (validation items)"
+    for kind in Ablation:
+        effects = findings.ablations.select(ablation=kind.value)
+        page.figure(figures.ablation_map(effects, ranked, by), f"{kind.value.capitalize()} ablation.")
+
+
+def _attention(page: Report, findings: TransferFindings) -> None:
+    study, mask, seed = findings.study, findings.mask, findings.example_seed
+    head = findings.heads[seed]
+    page.heading("Attention of the heads")
+    page.figure(
+        figures.before_after(findings.target_attention, mask),
+        f"Attention on the target '{mask}', on validation items, before and after training, {findings.arm} arm.",
+    )
+    names = study.run_of(findings.arm, seed).procedure.token_names
+    tokens = [names[t] for t in findings.example_patterns.metadata["tokens"][0]]
+    layer, index = (int(number) for number in head[1:].split(".H"))
+    page.figure(
+        figures.attention_pattern(findings.example_patterns.select(item=0, layer=layer, head=index), tokens),
+        f"The head with the most attention on the target '{mask}', {head} of the median seed ({seed}).",
+    )
+    page.figure(
+        figures.attention_view(findings.example_patterns, token_names=names),
+        f"All heads of the median seed ({seed}) on one test item. Its head with the most attention on the target "
+        f"'{mask}' is {head}.",
+    )
+
+
+def _moved(findings: TransferFindings) -> pd.DataFrame:
+    """What each arm's recipe moves."""
+    rows = []
+    for arm in findings.study.arms:
+        recipe: Recipe = findings.study.run_of(arm, findings.study.seeds[0]).recipe
+        moved = [*recipe.parts, *(f"{factor} ({getattr(recipe, factor)})" for factor in recipe.factors)]
+        changes = [f"{part}: {change.to_dict()['kind']}" for part, change in recipe.perturb.items()]
+        rows.append(
+            {"arm": arm, "moved": ", ".join(moved) or "nothing", "changed after it was moved": ", ".join(changes)}
+        )
+    return pd.DataFrame(rows)
+
+
+def _crossing_table(findings: TransferFindings) -> pd.DataFrame:
+    study = findings.study
+    budget = float(study.run_of(findings.arm, study.seeds[0]).training.last_step)
+    rows = []
+    for arm in study.arms:
+        steps = findings.crossings.select(arm=arm).values
+        crossings = [Crossing(budget if np.isnan(step) else step, not np.isnan(step)) for step in steps.tolist()]
+        rows.append(
+            {
+                "arm": arm,
+                "crossed": f"{findings.n_crossed[arm]} of {len(crossings)}",
+                "restricted mean steps": f"{restricted_mean(crossings, budget):.0f} of {budget:.0f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    low, high = verdict.interval.low, verdict.interval.high
+    return {
+        "comparison": f"{verdict.comparison.treatment} against {verdict.comparison.control}",
+        "points": points(verdict.comparison.mean),
+        "interval": f"{points(low)} to {points(high)}" if verdict.interval.bounded else "unbounded",
+        "p": f"{verdict.p:.3g}",
+        "p after Holm": f"{verdict.adjusted_p:.3g}",
+        "verdict": verdict.word,
+    }
+
+
+def _family_caption(findings: TransferFindings) -> str:
+    family = findings.study.family
+    return (
+        f"The comparisons, fixed before the run: mean paired difference of test accuracy over "
+        f"{len(findings.study.seeds)} seeds, its {1 - family.alpha:.0%} interval by inversion of the sign-flip test, "
+        f"and the exact p before and after Holm's correction over {len(family.pairs)} comparisons. Does not show: "
+        "whether longer training would close the gap."
+    )
+
+
+def _settings(findings: TransferFindings) -> pd.DataFrame:
+    """What was run, a setting a row."""
+    run = findings.study.run_of(findings.arm, findings.study.seeds[0])
+    rows = {"task": run.procedure, "model": run.model, "training": run.training, "recipe": run.recipe}
+    for name, donor in ((name, needed) for name, origin in run.donors.items() for needed in origin.needs):
+        rows |= {f"donor {name}: rule": donor.procedure, f"donor {name}: training": donor.training}
+    settings = {what: _spelled(config.to_dict()) for what, config in rows.items()}
+    settings["computed with"] = _spelled(findings.scores.provenance[0][1])
+    return pd.DataFrame({"what": list(settings), "settings": list(settings.values())})
+
+
+def _spelled(plain: Any) -> str:
+    """Plain JSON as text: ``"steps 100, schedule constant"``."""
+    if isinstance(plain, dict):
+        return ", ".join(
+            f"{key} ({_spelled(value)})" if isinstance(value, dict) else f"{key} {value}"
+            for key, value in plain.items()
+        )
+    return str(plain)

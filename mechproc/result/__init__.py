@@ -1,0 +1,7 @@
+"""What an analysis returns: a dense array with named, labelled axes, and everything that is needed to read it."""
+
+from mechproc.result.combine import align, stack
+from mechproc.result.core import FORMAT, Result
+from mechproc.result.labels import Label, Where, in_words
+
+__all__ = ["FORMAT", "Label", "Result", "Where", "align", "in_words", "stack"]

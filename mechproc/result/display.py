@@ -1,0 +1,92 @@
+"""A Result as text and, in a notebook, as an HTML table."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mechproc.result.labels import in_words
+
+if TYPE_CHECKING:
+    from mechproc.result.core import Result
+
+MAX_ROWS = 40
+"""Rows that are shown."""
+MAX_COLUMNS = 16
+"""Labels of one axis that are shown beside each other in a notebook; seeds may be as many as ``MAX_SEEDS``."""
+MAX_SEEDS = 32
+
+
+def as_text(result: Result) -> str:
+    """What was measured, its warnings, the first cells one below the other, and what they do not show."""
+    n_rows = result.values.size
+    index = np.unravel_index(np.arange(min(n_rows, MAX_ROWS)), result.values.shape) if result.axes else ()
+    columns = [
+        [str(result.coordinates[axis][i]) for i in places.tolist()]
+        for axis, places in zip(result.axes, index, strict=True)
+    ]
+    columns.append(_texts(result, index))
+    names = [*result.axes, "value"]
+    widths = [max(map(len, [name, *column])) for name, column in zip(names, columns, strict=True)]
+    rows = [names, *(list(row) for row in zip(*columns, strict=True))]
+    body = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
+    rest = [f"... and {n_rows - MAX_ROWS:,} more"] if n_rows > MAX_ROWS else []
+    warnings = [f"Warning: {sentence}" for sentence in result.warnings]
+    end = f"Does not show: {result.what_it_does_not_show}"
+    return "\n".join([_heading(result), *warnings, result.direction, *body, *rest, end])
+
+
+def as_html(result: Result) -> str:
+    """An HTML table: a column for each seed (else for each label of the last axis), a row for all other labels.
+
+    Above it the name, unit, direction and warnings; below it the reasons of undefined cells and what is not shown.
+    """
+    across = _across(result)
+    others = [axis for axis in result.axes if axis != across]
+    shape = [len(result.coordinates[axis]) for axis in others]
+    labels = result.coordinates[across] if across else ()
+    head = [*others, *(f"{across} {label}" for label in labels)] if across else [*others, "value"]
+    n_rows = math.prod(shape)
+    rows = []
+    for index in np.array(np.unravel_index(np.arange(min(n_rows, MAX_ROWS)), shape)).T if shape else [()]:
+        place = dict(zip(others, (int(i) for i in index), strict=True))
+        at = [np.full(max(len(labels), 1), place[a]) if a in place else np.arange(len(labels)) for a in result.axes]
+        names = "".join(f"<th>{html.escape(str(result.coordinates[a][i]))}</th>" for a, i in place.items())
+        cells = "".join(f"<td>{text}</td>" for text in _texts(result, tuple(at)))
+        rows.append(f"<tr>{names}{cells}</tr>")
+    notes = [f"{n_rows - MAX_ROWS:,} more rows are not shown."] if n_rows > MAX_ROWS else []
+    notes += [f"{in_words(where)} undefined: {reason}" for where, reason in result.undefined[:MAX_ROWS]]
+    notes.append(f"Does not show: {result.what_it_does_not_show}")
+    heading = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    return "".join(
+        [
+            f"<p><b>{html.escape(_heading(result))}</b>. {html.escape(result.direction)}</p>",
+            *(f"<p><b>Warning:</b> {html.escape(sentence)}</p>" for sentence in result.warnings),
+            f"<table><thead><tr>{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
+            *(f"<p>{html.escape(note)}</p>" for note in notes),
+        ]
+    )
+
+
+def _heading(result: Result) -> str:
+    sizes = " x ".join(f"{len(result.coordinates[axis])} {axis}" for axis in result.axes)
+    return f"{result.title} [{result.unit}]: {sizes or 'one number'}"
+
+
+def _across(result: Result) -> str | None:
+    """The axis whose labels are columns."""
+    if "seed" in result.axes and len(result.coordinates["seed"]) <= MAX_SEEDS:
+        return "seed"
+    if result.axes and len(result.coordinates[result.axes[-1]]) <= MAX_COLUMNS:
+        return result.axes[-1]
+    return None
+
+
+def _texts(result: Result, index: tuple[np.ndarray, ...]) -> list[str]:
+    """The cells at these places as they are printed."""
+    values, undefined = (np.atleast_1d(array[index]) for array in (result.values, result.is_undefined))
+    nothing = np.where(undefined, "undefined", "missing").tolist()
+    return [word if math.isnan(v) else format(v, ".4g") for v, word in zip(values.tolist(), nothing, strict=True)]
