@@ -4,7 +4,8 @@ The study of the demo, with small models: width 32, lists of up to 12 symbols, u
 first claim of the paper (arXiv 2505.22308): the attention alone carries the gain, and better than the whole model does.
 
 The arm ``full`` moves more than attention and MLPs: also position embeddings, LayerNorms and the mean embedding. The
-arm ``body`` moves attention and MLPs alone; ``attention`` differs from it by the MLPs and from ``full`` by all of these.
+arm ``body`` moves attention and MLPs alone: ``attention`` differs from it by the MLPs, and from ``full`` by all of
+these.
 """
 
 from __future__ import annotations

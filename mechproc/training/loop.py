@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+import torch
+
 from mechproc.config import digest
-from mechproc.errors import StoreError
+from mechproc.errors import StoreError, require
 from mechproc.model.config import MODEL_VERSION, ModelConfig
-from mechproc.model.state import State, check_state
+from mechproc.model.state import State, check_state, dtype_of
 from mechproc.procedures.base import Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.training.config import TrainingConfig
@@ -71,10 +73,12 @@ def train(
     of this stage). Losses are in nats, per scored token.
 
     Raises ``ConfigError`` before the first step for what cannot work, ``TrainingError`` with the step when loss or
-    gradient is not finite. Ctrl-C takes effect after the current step, once a resume point has been saved.
+    gradient is not finite. Ctrl-C and SIGTERM take effect after the current step, once a resume point has been saved.
     """
     check_fit(cfg, procedure)
     check_state(state, cfg)
+    dtype = dtype_of(state)
+    require(dtype in (torch.float32, torch.float64), "dtype of the weights", dtype, "torch.float32 or torch.float64")
     sink = sink or MemorySink()
     fingerprint = _fingerprint(procedure, cfg, state, training, seed, frozen)
     worker = engine(cfg, state, training, seed, frozen)
@@ -95,12 +99,12 @@ def train(
                 score = validation.score(course.stage)
                 sink.row(_row(course, training, score))
                 course, stopped = _judged(course, score.token_accuracy, training, procedure)
-            if stopped or interrupted() or time.monotonic() - saved >= resume_every_s:
+            if stopped or interrupted() is not None or time.monotonic() - saved >= resume_every_s:
                 # as it was before the validation, which is repeated
                 sink.save_resume(ResumePoint(fingerprint, here, worker.snapshot()))
                 saved = time.monotonic()
-            if interrupted():
-                raise KeyboardInterrupt
+            if (interruption := interrupted()) is not None:
+                raise interruption
             if stopped:
                 break
             batch = stream.batch(course.step, course.stage if n_stages > 1 else None)
@@ -203,21 +207,26 @@ def _fingerprint(
 
 
 @contextlib.contextmanager
-def _interrupt_deferred() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C wait: within, it makes the function that is given return True, and stops nothing by itself.
+def _interrupt_deferred() -> Iterator[Callable[[], BaseException | None]]:
+    """Let Ctrl-C and SIGTERM wait: within, the function that is given returns what each is to raise, once it came.
 
-    Where Ctrl-C does not raise ``KeyboardInterrupt`` anyway (another thread than the main one, a handler of the
-    application's own), nothing is changed.
+    Ctrl-C raises ``KeyboardInterrupt``, SIGTERM, which schedulers send, ``SystemExit(143)``. Outside of the main thread
+    and where a handler of the application's own is set, nothing is changed.
     """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: False
+    ours = {signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(128 + signal.SIGTERM)}
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
         return
-    pressed = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    came: list[BaseException] = []
+    before = {number: signal.getsignal(number) for number in ours}
+    for number, handler in before.items():
+        if handler is usual[number] or getattr(handler, "ends_trainings", False):
+            signal.signal(number, lambda received, _: came.append(ours[signal.Signals(received)]))
     try:
-        yield pressed.is_set
+        yield lambda: came[0] if came else None
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if pressed.is_set():
-        raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise came[0]

@@ -370,6 +370,28 @@ def test_ctrl_c_in_the_last_validation_loses_nothing(
     assert sink.rows == undisturbed.rows
 
 
+def test_sigterm_saves_a_resume_point_and_ends_the_process(
+    uninterrupted: tuple[TrainingResult, MemorySink], tmp_path: Path
+) -> None:
+    procedure, cfg, settings, state = complicated()
+    sink, terminate = FolderSink(RunFolder(tmp_path)), at(5, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        train(procedure, cfg, state, settings, 7, sink=sink, progress=terminate)
+    point = sink.load_resume()
+    assert ended.value.code == 143 and point is not None and point.course.step == 5
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert bits_equal(train(procedure, cfg, state, settings, 7, sink=sink).state, uninterrupted[0].state)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_are_refused(
+    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig, dtype: torch.dtype
+) -> None:
+    half = {name: tensor.to(dtype) for name, tensor in state.items()}
+    with pytest.raises(ConfigError, match=f"dtype of the weights = {dtype}"):
+        train(procedure, cfg, half, training, 0)
+
+
 def test_a_thread_leaves_ctrl_c_alone(
     procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
 ) -> None:

@@ -147,7 +147,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, Any]:
 
 
 def _family_caption(findings: TransferFindings) -> str:
-    family = findings.study.family
+    (family,) = findings.study.families
     return (
         f"The comparisons, fixed before the run: mean paired difference of test accuracy over "
         f"{len(findings.study.seeds)} seeds, its {1 - family.alpha:.0%} interval by inversion of the sign-flip test, "

@@ -149,6 +149,7 @@ def _sigterm_ends_this() -> Iterator[None]:
     def end(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
 
+    end.ends_trainings = True  # type: ignore[attr-defined]  (a training in this process saves its resume point first)
     signal.signal(signal.SIGTERM, end)
     try:
         yield

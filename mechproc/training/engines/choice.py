@@ -13,7 +13,7 @@ import torch
 from mechproc.errors import ConfigError, first_line, require
 from mechproc.model.config import ModelConfig
 from mechproc.training.engines.base import Engine, ReferenceEngine
-from mechproc.training.engines.cpu.build import KernelUnavailableError, library
+from mechproc.training.engines.cpu.build import KernelUnavailableError, library, source_digest
 from mechproc.training.engines.cpu.engine import CpuEngine
 from mechproc.training.engines.cpu.kernel import refusal
 from mechproc.training.engines.parity import fault
@@ -35,8 +35,8 @@ class Chosen:
 
     @property
     def label(self) -> str:
-        """What provenance records: the engine, and its SIMD width where it has one of its own."""
-        return self.name if self.lanes is None else f"{self.name}, {self.lanes} lanes"
+        """What provenance records: the engine, and of the CPU kernel the digest of its source and its SIMD width."""
+        return self.name if self.lanes is None else f"{self.name} {source_digest()}, {self.lanes} lanes"
 
 
 def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: str = "cpu") -> Chosen:

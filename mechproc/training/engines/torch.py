@@ -49,6 +49,8 @@ class TorchEngine(ReferenceEngine):
 
     def step(self, batch: Batch, step: int) -> tuple[float, float]:
         n_scored = int(batch.real.sum())
+        if n_scored == 0:
+            raise TrainingError(f"the loss is nan at step {step}: nothing is scored in its batch")
         rate, total = self.training.dropout, 0.0
         self.adamw.clear()
         for first, piece in self._pieces(batch):

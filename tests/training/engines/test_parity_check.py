@@ -11,9 +11,13 @@ import pytest
 import torch
 
 from mechproc.cli import main
-from mechproc.errors import ConfigError
+from mechproc.errors import ConfigError, TrainingError
+from mechproc.model.state import init_state
+from mechproc.training.config import TrainingConfig
+from mechproc.training.data import Batch
 from mechproc.training.engines import choice, choose
 from mechproc.training.engines.base import ReferenceEngine
+from mechproc.training.engines.cpu import build
 from mechproc.training.engines.parity import CFG, fault
 
 
@@ -128,3 +132,20 @@ def test_doctor_fails_when_an_engine_is_wrong(capsys, monkeypatch: pytest.Monkey
     monkeypatch.setattr("mechproc.training.engines.parity.fault", lambda make: "its loss is off")
     assert main(["doctor"]) == 1
     assert "WRONG: its loss is off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["reference", "torch", "cpu"])
+def test_a_batch_with_nothing_scored_ends_every_engine_alike(name: str) -> None:
+    training = TrainingConfig(steps=10, warmup_steps=0, batch_size=4)
+    engine = choose(name, CFG).make(CFG, init_state(CFG, 0), training, 0)
+    before = {key: tensor.detach().clone() for key, tensor in engine.weights.items()}
+    zeros = torch.zeros((2, 1), dtype=torch.int64)
+    batch = Batch(torch.ones((2, 3), dtype=torch.int64), zeros, zeros, torch.zeros((2, 1), dtype=torch.bool))
+    with pytest.raises(TrainingError, match="the loss is nan at step 3"):
+        engine.step(batch, 3)
+    assert all(torch.equal(before[key], tensor) for key, tensor in engine.weights.items())
+
+
+def test_provenance_names_the_source_of_the_kernel() -> None:
+    label = choose("cpu", CFG).label
+    assert label.split(",")[0] == f"cpu {build.source_digest()}" and len(build.source_digest()) == 12

@@ -78,6 +78,11 @@ def library(lanes: int | None = None) -> ctypes.CDLL:
         ) from None
 
 
+def source_digest() -> str:
+    """The first digits of the SHA-256 of the kernel's source and flags: what decides its bits beside the SIMD width."""
+    return hashlib.sha256(SOURCE.read_bytes() + "\0".join(FLAGS).encode()).hexdigest()[:12]
+
+
 def kernel_path(lanes: int) -> Path:
     """Where the compiled kernel with so many lanes is kept."""
     key = hashlib.sha256(SOURCE.read_bytes() + "\0".join(_options(lanes)).encode()).hexdigest()[:20]
