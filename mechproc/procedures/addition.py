@@ -110,9 +110,7 @@ class Sum(Arithmetic):
         slots = [latents["digit_sum"] != UNDEFINED, latents["place"] != UNDEFINED]
         return np.select(slots, [digit_right, length_right], True)
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         solved, _ = self._read(block.tokens)
         n, a, b, rows = solved.n_digits, solved.a, solved.b, np.arange(len(block))
         if kind == "swap":

@@ -122,7 +122,7 @@ class Arithmetic(Procedure):
         b = np.where(exists, np.take_along_axis(tokens, first + n[:, None] + 1, axis=1) - DIGIT_0, 0)
         return n, a, b
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         a, b = (draw_numbers(rng, lengths, self.lengths.max + 1) for _ in range(2))
         return self._write(self._solve(lengths, a, b))
 
@@ -141,7 +141,7 @@ class Arithmetic(Procedure):
     def answer_start(self, block: Items) -> np.ndarray:
         return (block.tokens == EQUALS).argmax(axis=1) + 1
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         pos = np.arange(self.n_ctx)
         is_equals = tokens == EQUALS
         equals = np.where(is_equals.any(axis=1), is_equals.argmax(axis=1), self.n_ctx)[:, None]
@@ -150,7 +150,7 @@ class Arithmetic(Procedure):
             return (pos >= equals) & has_next
         return (pos > equals) & (has_next | ((tokens == STOP) & (pos < self.n_ctx - 1)))
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         solved, sound = self._read(tokens)
         number, place_here = self._grid(solved)
         pos = np.arange(self.n_ctx)

@@ -174,18 +174,18 @@ class Eca(Automaton):
     def _first_tokens(self, cells: np.ndarray) -> np.ndarray:
         return CELL_0 + cells
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens = CELL_0 + self._history(rng.integers(0, 2, size=(len(lengths), self.width))).reshape(len(lengths), -1)
         n_tokens = self.width * (lengths + 1)
         return np.where(np.arange(self.n_ctx) < n_tokens[:, None], tokens, self.pad), n_tokens
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         pos = np.arange(tokens.shape[1])
         return (pos >= self.width - 1) & (pos < n_tokens[:, None] - 1)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         pos = np.arange(tokens.shape[1])
-        inside, decided = pos < n_tokens[:, None], self._scored(tokens, n_tokens)
+        inside, decided = pos < n_tokens[:, None], self.scored(tokens, n_tokens)
         before = (
             pos + 1
         ) // self.width * self.width - self.width  # where the state before that of the next cell starts
@@ -240,9 +240,7 @@ class Eca(Automaton):
         masks = {n: block.latents[f"{n}_position"][..., None] == pos for n in ("left", "above", "right")}
         return {**masks, "neighbourhood": masks["left"] | masks["above"] | masks["right"]}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         flipped, exists = self._flipped(rng, block.tokens[:, : self.width] - CELL_0)
         tokens = CELL_0 + self._history(flipped).reshape(len(block), -1)
         return np.where(block.tokens == self.pad, self.pad, tokens), block.n_tokens, exists
@@ -299,7 +297,7 @@ class EcaVectors(Automaton):
     def n_cells(self) -> int:
         return self.width
 
-    def _vectors(self, tokens: np.ndarray) -> np.ndarray:
+    def vectors(self, tokens: np.ndarray) -> np.ndarray:
         return self._cells(tokens).astype(np.float32)
 
     def _cells(self, tokens: np.ndarray) -> np.ndarray:
@@ -317,14 +315,14 @@ class EcaVectors(Automaton):
         """Items with one first state are of one split."""
         return tokens[:, :1]
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens = self._tokens(rng.integers(0, 2, size=(len(lengths), self.width)))
         return np.where(np.arange(self.n_ctx) <= lengths[:, None], tokens, self.pad), lengths + 1
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         pos = np.arange(tokens.shape[1])
         inside, goes_on = pos < n_tokens[:, None], pos < n_tokens[:, None] - 1
         cells = self._cells(tokens)
@@ -364,8 +362,6 @@ class EcaVectors(Automaton):
         pos = np.arange(block.tokens.shape[1])
         return {"state": block.scored[:, :, None] & (pos[:, None] == pos)}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         flipped, exists = self._flipped(rng, self._cells(block.tokens[:, 0]))
         return np.where(block.tokens == self.pad, self.pad, self._tokens(flipped)), block.n_tokens, exists

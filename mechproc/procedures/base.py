@@ -1,9 +1,9 @@
 """What a procedure is: a rule that generates sequences and knows everything about them.
 
 Rules (pretrained on) and tasks (tested on) are the same kind of thing. A subclass must say how contents are drawn
-(``_draw``), where the loss is (``_scored``) and what follows from what (``oracle``). It may say what holds at each
-position (``_latents``), where heads should look (``target_masks``) and how to change an item in one respect
-(``_perturbed``). Splits, blocks, ceilings, control labels and minimal pairs follow from that. numpy only.
+(``draw``), where the loss is (``scored``) and what follows from what (``oracle``). It may say what holds at each
+position (``latents``), where heads should look (``target_masks``) and how to change an item in one respect
+(``perturbed``). Splits, blocks, ceilings, control labels and minimal pairs follow from that. numpy only.
 
 Three promises hold for every procedure:
 
@@ -114,11 +114,11 @@ class Procedure(Config, ABC):
         """Width of a block: tokens of the longest item."""
 
     @abstractmethod
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One item of each length: tokens int64 [item, n_ctx] and n_tokens int64 [item]."""
 
     @abstractmethod
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         """bool [item, pos]: where the next token is trained and scored."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class Procedure(Config, ABC):
         """Cells of the vectors that the model reads in place of tokens and has one logit each for; ``None``: tokens."""
         return None
 
-    def _vectors(self, tokens: np.ndarray) -> np.ndarray | None:
+    def vectors(self, tokens: np.ndarray) -> np.ndarray | None:
         """The vectors behind the tokens, float32 [item, pos, cell], 0 or 1; zero in the padding. With ``n_cells``."""
         return None
 
@@ -170,7 +170,7 @@ class Procedure(Config, ABC):
         """Mean cross-entropy (nats per scored token) of those baselines that give probabilities."""
         return {}
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         """The latents named in ``latent_names``, each int64 [item, pos]; ``UNDEFINED`` in the padding."""
         return {}
 
@@ -178,9 +178,7 @@ class Procedure(Config, ABC):
         """Where a head that plays the named part looks: bool [item, query, key] for each name in ``mask_names``."""
         return {}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A random corrupt partner of each item for a kind of ``pair_kinds``: tokens, n_tokens, and which items have
         a partner at all (bool [item])."""
         raise NotImplementedError
@@ -226,8 +224,8 @@ class Procedure(Config, ABC):
 
     def annotate(self, tokens: np.ndarray, n_tokens: np.ndarray, latents: bool = True) -> Items:
         """The block that these tokens are: latents and scored positions computed from the tokens alone."""
-        values = self._latents(tokens, n_tokens) if latents else {}
-        return Items(tokens, n_tokens, self._scored(tokens, n_tokens), values, self._vectors(tokens))
+        values = self.latents(tokens, n_tokens) if latents else {}
+        return Items(tokens, n_tokens, self.scored(tokens, n_tokens), values, self.vectors(tokens))
 
     def encode(self, texts: list[str]) -> Items:
         """Items, or their first part, written in token names with spaces between, such as ``"a b | a b"``.
@@ -368,7 +366,7 @@ class Procedure(Config, ABC):
             missing = np.flatnonzero(~exists)
             if len(missing) == 0:
                 break
-            candidates, candidates_n, possible = self._perturbed(kind, rng, block.take(missing))
+            candidates, candidates_n, possible = self.perturbed(kind, rng, block.take(missing))
             if not possible.any():
                 break
             good = possible & (self.split_of(candidates) == list(SPLITS).index(split))
@@ -386,7 +384,7 @@ class Procedure(Config, ABC):
         n_tokens, missing = np.zeros(BLOCK_ITEMS, dtype=np.int64), np.arange(BLOCK_ITEMS)
         for attempt in range(_ATTEMPTS):
             tries = max(round(1 / SPLITS[split]), 1 if attempt == 0 else 3)
-            drawn, drawn_n = self._draw(rng, np.repeat(lengths[missing], tries))
+            drawn, drawn_n = self.draw(rng, np.repeat(lengths[missing], tries))
             fits = (self.split_of(drawn) == wanted).reshape(len(missing), tries)
             chosen = np.arange(len(missing)) * tries + fits.argmax(axis=1)
             found = fits.any(axis=1)
@@ -408,7 +406,7 @@ class Procedure(Config, ABC):
         for length in self.lengths.support(stage).tolist():
             if (split, length) not in self._occurs:
                 rng = _generator("lengths", self.short_name, self.version, split, length)
-                sample, _ = self._draw(rng, np.full(_LENGTH_SAMPLE, length))
+                sample, _ = self.draw(rng, np.full(_LENGTH_SAMPLE, length))
                 self._occurs[split, length] = bool((self.split_of(sample) == list(SPLITS).index(split)).any())
             if self._occurs[split, length]:
                 occurring.append(length)

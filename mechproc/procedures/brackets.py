@@ -61,7 +61,7 @@ class Brackets(Procedure):
     def _opens(self, tokens: np.ndarray) -> np.ndarray:
         return (tokens >= 1) & (tokens <= self.k)
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
 
     def _check(self, block: Items, texts: list[str]) -> None:
@@ -175,7 +175,7 @@ class KDyck(Brackets):
 
     p_open: float = 0.49
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, width = np.arange(len(lengths)), self.n_ctx
         chance = rng.random((len(lengths), width))
         kinds = rng.integers(0, self.k, size=(len(lengths), width))
@@ -204,7 +204,7 @@ class KDyck(Brackets):
             depth[:, p], innermost[:, p] = now, stack[rows, now]
         return Nesting(depth, innermost, match)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         pos, inside = np.arange(tokens.shape[1]), np.arange(tokens.shape[1]) < n_tokens[:, None]
         nesting = self._nesting(tokens)
         is_open = inside & (nesting.depth > 0)
@@ -249,9 +249,7 @@ class KDyck(Brackets):
             "match": block.latents["match"][..., None] == pos,
         }
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, match, rows = block.tokens.copy(), block.latents["match"], np.arange(len(block))
         closes = match != UNDEFINED
         if kind == "kind":

@@ -97,7 +97,7 @@ class CopyRule(Procedure):
         order = self._order(tokens, start)
         return np.argsort(order, axis=1, kind="stable"), (order != NEVER).sum(axis=1)
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._answered(self._draw_symbols(rng, len(lengths)), lengths)
 
     def _draw_symbols(self, rng: np.random.Generator, n_items: int) -> np.ndarray:
@@ -116,11 +116,11 @@ class CopyRule(Procedure):
         whole = np.where(written < -1, tokens, np.where(written < 0, SEPARATOR, answer))
         return np.where(written < size[:, None], whole, self.pad), start + 1 + size
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         pos, start = np.arange(tokens.shape[1]), separator_position(tokens, n_tokens)[:, None]
         return (pos >= start) & (pos < n_tokens[:, None] - 1)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         start = separator_position(tokens, n_tokens)
         sources, size = self._sources(tokens, start)
         pos, start, size = np.arange(tokens.shape[1]), start[:, None], size[:, None]
@@ -194,9 +194,7 @@ class CopyRule(Procedure):
         once = count_tokens(block.tokens, is_input, self.d_vocab) == 1
         return is_input & np.take_along_axis(once, block.tokens, axis=1)
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         alone = self._alone(block)
         if kind != "swap":
             return self._with_new_symbol(rng, block, alone)

@@ -81,7 +81,7 @@ class KDyckShuffle(Brackets):
     def _open_chance(self, depth: np.ndarray, remaining: np.ndarray) -> np.ndarray:
         return super()._open_chance(depth, remaining) if self.closed else self._free_chance(depth)
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, width = np.arange(len(lengths)), self.n_ctx
         chance, which = rng.random((2, len(lengths), width))
         kinds = rng.integers(0, self.k, size=(len(lengths), width))
@@ -115,7 +115,7 @@ class KDyckShuffle(Brackets):
             counts[:, p] = now
         return counts, match
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         pos = np.arange(tokens.shape[1])
         inside = pos < n_tokens[:, None]
         counts, match = self._open_counts(tokens)
@@ -173,9 +173,7 @@ class KDyckShuffle(Brackets):
             "match": match[..., None] == pos,
         }
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, match, rows = block.tokens.copy(), block.latents["match"], np.arange(len(block))
         closes = match != UNDEFINED
         if kind == "order":
@@ -191,7 +189,7 @@ class KDyckShuffle(Brackets):
             opener = np.maximum(match[rows, close], 0)
             tokens[rows[exists], opener[exists]] = 1 + new[exists]
             tokens[rows[exists], close[exists]] = 1 + self.k + new[exists]
-        latents = self._latents(tokens, block.n_tokens)
+        latents = self.latents(tokens, block.n_tokens)
         declared = self.pair_kinds[kind]
         for name in declared.changes:
             exists &= (latents[name] != block.latents[name]).any(axis=1)

@@ -45,7 +45,7 @@ class Guesser(NamedTuple):
 def fit_all(procedure: Procedure, contexts: Contexts) -> dict[str, Guesser]:
     """The best guesser for each of the contexts, among items of the rule."""
     rng = np.random.default_rng(0)
-    items = procedure._draw(rng, procedure.lengths.draw(rng, REFERENCE_ITEMS))
+    items = procedure.draw(rng, procedure.lengths.draw(rng, REFERENCE_ITEMS))
     block = procedure.annotate(*items, latents=False)
     targets = block.targets[block.scored]
     return {

@@ -140,7 +140,7 @@ class Haystack(Procedure):
     def _query_0(self) -> int:
         return 1 + self.n_keys + self.n_values
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n_items, n_pairs = len(lengths), self.lengths.max
         keys = rng.random((n_items, self.n_keys)).argsort(axis=1)[:, :n_pairs]
         values = rng.integers(0, self.n_values, size=(n_items, n_pairs))
@@ -157,10 +157,10 @@ class Haystack(Procedure):
     def _is_query(self, tokens: np.ndarray) -> np.ndarray:
         return tokens >= self._query_0
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         return self._is_query(tokens) & (np.arange(self.n_ctx) < n_tokens[:, None] - 1)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         pos, rows = np.arange(self.n_ctx), np.arange(len(tokens))
         is_query = self._is_query(tokens)
         has_query = is_query.sum(axis=1) > 0
@@ -243,9 +243,7 @@ class Haystack(Procedure):
             "any value": from_query & (role == VALUE)[:, None, :],
         }
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, rows = block.tokens.copy(), np.arange(len(block))
         n_pairs, asked, copies = (block.latents[name].max(axis=1) for name in ("n_pairs", "asked_pair", "copies"))
         other = (asked + rng.integers(1, np.maximum(n_pairs, 2))) % n_pairs  # another pair where there are two

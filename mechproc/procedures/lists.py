@@ -83,14 +83,14 @@ class Union(Set):
         one_comma = self._is_input(tokens, start).sum(axis=1) == start - 1
         return np.where(one_comma[:, None], super()._order(tokens, start), NEVER)
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pos, symbols = np.arange(self.n_ctx), self._draw_symbols(rng, len(lengths))
         comma = rng.integers(1, lengths)[:, None]
         tokens = np.where(pos < comma, symbols, np.where(pos == comma, self._mark, np.roll(symbols, 1, axis=1)))
         return self._answered(tokens, lengths + 1)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
-        latents = super()._latents(tokens, n_tokens)
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+        latents = super().latents(tokens, n_tokens)
         comma = self._mark_position(tokens, separator_position(tokens, n_tokens))[:, None]
         source = latents["source"]
         return {
@@ -112,11 +112,9 @@ class Union(Set):
         across = (list_of == 1)[:, :, None] & (list_of == 0)[:, None, :]
         return {**masks, "across": masks["duplicate"] & across}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if kind != "comma":
-            return super()._perturbed(kind, rng, block)
+            return super().perturbed(kind, rng, block)
         tokens, pos, rows = block.tokens.copy(), np.arange(block.tokens.shape[1]), np.arange(len(block))
         start = separator_position(tokens, block.n_tokens)
         comma = self._mark_position(tokens, start)
@@ -225,14 +223,14 @@ class Delete(CopyRule):
         kept = self._is_input(tokens, start) & (np.arange(tokens.shape[1]) != removed) & (removed != UNDEFINED)
         return np.where(kept, 0, NEVER)
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens, rows = self._draw_symbols(rng, len(lengths)), np.arange(len(lengths))
         tokens[rows, lengths + 1] = tokens[rows, rng.integers(0, lengths)]
         tokens[rows, lengths] = self._mark
         return self._answered(tokens, lengths + 2)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
-        latents, pos = super()._latents(tokens, n_tokens), np.arange(tokens.shape[1])
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+        latents, pos = super().latents(tokens, n_tokens), np.arange(tokens.shape[1])
         start = separator_position(tokens, n_tokens)
         named, removed = (value[:, None] for value in self._removal(tokens, start))
         from_name = (pos >= start[:, None] - 1) & (pos < n_tokens[:, None])
@@ -267,11 +265,9 @@ class Delete(CopyRule):
     def _alone(self, block: Items) -> np.ndarray:
         return super()._alone(block) & (block.tokens != block.latents["named"].max(axis=1, keepdims=True))
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if kind in ("symbol", "swap"):
-            return super()._perturbed(kind, rng, block)
+            return super().perturbed(kind, rng, block)
         tokens, pos, rows = block.tokens.copy(), np.arange(block.tokens.shape[1]), np.arange(len(block))
         start = separator_position(tokens, block.n_tokens)
         named, removed = (value[:, None] for value in self._removal(tokens, start))

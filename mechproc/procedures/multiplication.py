@@ -178,9 +178,7 @@ class Multiplication(Arithmetic):
 
     # ---- minimal pairs ---------------------------------------------------------------------------------------------
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         solved, _ = self._read(block.tokens)
         n, a, b, rows = solved.n_digits, solved.a, solved.b, np.arange(len(block))
         if kind == "swap":

@@ -107,12 +107,12 @@ class Sort(CopyRule):
     def _order(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
         return np.where(self._is_input(tokens, start), tokens, NEVER)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         start = separator_position(tokens, n_tokens)
         is_input = self._is_input(tokens, start)
         copies = np.take_along_axis(count_tokens(tokens, is_input, self.d_vocab), tokens, axis=1)
         return {
-            **super()._latents(tokens, n_tokens),
+            **super().latents(tokens, n_tokens),
             "rank": np.where(is_input, np.argsort(self._sources(tokens, start)[0], axis=1), UNDEFINED),
             "copies": np.where(is_input, copies, UNDEFINED),
         }
@@ -160,10 +160,8 @@ class Sort(CopyRule):
         written = (block.latents["match"] != UNDEFINED)[:, :, None]
         return {**super().target_masks(block), "copies": same & written & is_input[:, None, :]}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        tokens, n_tokens, exists = super()._perturbed(kind, rng, block)
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        tokens, n_tokens, exists = super().perturbed(kind, rng, block)
         start = separator_position(block.tokens, block.n_tokens)
         same = (self._sources(tokens, start)[0] == self._sources(block.tokens, start)[0]).all(axis=1)
         return tokens, n_tokens, exists & (same if kind == "symbol" else ~same)

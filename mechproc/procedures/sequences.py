@@ -124,12 +124,12 @@ class Set(CopyRule):
             first[rows[now], tokens[now, p]] = p
         return first[rows[:, None], tokens]
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         is_input = self._is_input(tokens, separator_position(tokens, n_tokens))
         position = self._first_position(tokens, is_input)
         is_first = position == np.arange(tokens.shape[1])
         return {
-            **super()._latents(tokens, n_tokens),
+            **super().latents(tokens, n_tokens),
             "first": np.where(is_input, is_first, UNDEFINED),
             "duplicate_of": np.where(is_input & ~is_first, position, UNDEFINED),
             "distinct": np.where(is_input, np.cumsum(is_first & is_input, axis=1), UNDEFINED),
@@ -143,14 +143,12 @@ class Set(CopyRule):
         same = (block.tokens[:, :, None] == block.tokens[:, None, :]) & is_input[:, :, None] & is_input[:, None, :]
         return {**super().target_masks(block), "duplicate": same & (pos[:, None] > pos)}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         repeated = block.latents["first"] == 0
         if kind == "duplicate":
             return self._with_new_symbol(rng, block, repeated)
         if kind != "other duplicate":
-            return super()._perturbed(kind, rng, block)
+            return super().perturbed(kind, rng, block)
         tokens, rows = block.tokens.copy(), np.arange(len(block))
         position = pick(rng, repeated, 1)[:, 0]
         others = (block.latents["first"] == 1) & (np.arange(tokens.shape[1]) < position[:, None])

@@ -54,8 +54,8 @@ class Shuffled(Procedure):
             inner = inner.replace(lengths=self.lengths)
             object.__setattr__(self, "procedure", inner)
         rng = np.random.default_rng(0)
-        tokens, n_tokens = inner._draw(rng, inner.lengths.draw(rng, _PROBE_ITEMS))
-        moved = inner._scored(self._shuffled(rng, tokens), n_tokens) != inner._scored(tokens, n_tokens)
+        tokens, n_tokens = inner.draw(rng, inner.lengths.draw(rng, _PROBE_ITEMS))
+        moved = inner.scored(self._shuffled(rng, tokens), n_tokens) != inner.scored(tokens, n_tokens)
         require(not moved.any(), "procedure", inner.kind, "a rule whose scored positions do not depend on the order")
 
     def following(self) -> dict[str, Any]:
@@ -79,8 +79,8 @@ class Shuffled(Procedure):
     def n_cells(self) -> int | None:
         return self.procedure.n_cells
 
-    def _vectors(self, tokens: np.ndarray) -> np.ndarray | None:
-        return self.procedure._vectors(tokens)
+    def vectors(self, tokens: np.ndarray) -> np.ndarray | None:
+        return self.procedure.vectors(tokens)
 
     def _moves(self, tokens: np.ndarray) -> np.ndarray:
         """The tokens that may move, bool [item, pos]."""
@@ -96,14 +96,14 @@ class Shuffled(Procedure):
         np.put_along_axis(shuffled, places, np.take_along_axis(tokens, sources, axis=1), axis=1)
         return shuffled
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tokens, n_tokens = self.procedure._draw(rng, lengths)
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tokens, n_tokens = self.procedure.draw(rng, lengths)
         return self._shuffled(rng, tokens), n_tokens
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
-        return self.procedure._scored(tokens, n_tokens)
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+        return self.procedure.scored(tokens, n_tokens)
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         pos, moves = np.arange(tokens.shape[1]), self._moves(tokens)
         inside = pos < n_tokens[:, None]
         same = (tokens[:, :, None] == tokens[:, None, :]) & (pos < pos[:, None])
@@ -129,7 +129,7 @@ class Shuffled(Procedure):
     def _best_chances(self, block: Items) -> np.ndarray:
         if self.n_cells is None:
             return super()._best_chances(block)
-        cells = self._vectors(np.arange(self.d_vocab)[None])
+        cells = self.vectors(np.arange(self.d_vocab)[None])
         assert cells is not None
         alive = self.next_probabilities(block)[block.scored] @ cells[0]
         return np.maximum(alive, 1 - alive).mean(axis=-1)

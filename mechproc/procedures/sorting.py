@@ -123,7 +123,7 @@ class Sorting(CopyRule):
 
     # ---- items -----------------------------------------------------------------------------------------------------
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._answered(self._draw_symbols(rng, len(lengths)), lengths * self.n_digits)
 
     def _draw_symbols(self, rng: np.random.Generator, n_items: int) -> np.ndarray:
@@ -163,9 +163,9 @@ class Sorting(CopyRule):
 
     # ---- what is known about an item -------------------------------------------------------------------------------
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         start, pos = separator_position(tokens, n_tokens), np.arange(tokens.shape[1])
-        latents, is_input = super()._latents(tokens, n_tokens), self._is_input(tokens, start)
+        latents, is_input = super().latents(tokens, n_tokens), self._is_input(tokens, start)
         goes_on, written = latents["source"] != UNDEFINED, latents["written"]
         candidates = self._candidates(tokens, start).reshape(len(tokens), -1)
         candidates = np.take_along_axis(candidates, written.clip(0, candidates.shape[1] - 1), axis=1)
@@ -229,9 +229,7 @@ class Sorting(CopyRule):
 
     # ---- minimal pairs ---------------------------------------------------------------------------------------------
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, rows = block.tokens.copy(), np.arange(len(block))
         start = separator_position(tokens, block.n_tokens)
         if kind == "swap":
@@ -244,7 +242,7 @@ class Sorting(CopyRule):
             position = pick(rng, np.arange(self.n_ctx) < start[:, None], 1)[:, 0]
             tokens[rows, position] = rng.integers(FIRST_SYMBOL, FIRST_SYMBOL + self.n_symbols, size=len(tokens))
         tokens, n_tokens = self._answered(tokens, start)
-        latents, exists = self._latents(tokens, n_tokens), (tokens != block.tokens).any(axis=1)
+        latents, exists = self.latents(tokens, n_tokens), (tokens != block.tokens).any(axis=1)
         for name in self.latent_names:
             same = (latents[name] == block.latents[name]).all(axis=1)
             exists &= same if name in self.pair_kinds[kind].holds else ~same

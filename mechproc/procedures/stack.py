@@ -175,7 +175,7 @@ class Stack(CopyRule):
         survives[item, stack[item, level]] = True
         return Pile(depth, top, popped, survives, sound)
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, n_items, longest = np.arange(len(lengths)), len(lengths), self.lengths.max
         chance, which = rng.random((2, n_items, longest))
         # a permutation of the symbols for each item: those on the stack, then the others
@@ -198,12 +198,12 @@ class Stack(CopyRule):
         pops = (p == lengths - 1) | (depth == self.n_symbols)
         return np.where(depth <= 1, 1.0, np.where(pops, 0.0, free))
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         start = separator_position(tokens, n_tokens)
         pile, is_operation = self._pile(tokens, start), np.arange(tokens.shape[1]) < start[:, None]
         has_top = is_operation & (pile.top != UNDEFINED)
         return {
-            **super()._latents(tokens, n_tokens),
+            **super().latents(tokens, n_tokens),
             "depth": np.where(is_operation, pile.depth, UNDEFINED),
             "top": np.where(has_top, np.take_along_axis(tokens, pile.top, axis=1), UNDEFINED),
             "top_position": np.where(has_top, pile.top, UNDEFINED),
@@ -232,9 +232,7 @@ class Stack(CopyRule):
     def _alone(self, block: Items) -> np.ndarray:
         return super()._alone(block) & (block.latents["survives"] == 1)
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         survives, is_pop = block.latents["survives"], block.latents["popped"] != UNDEFINED
         start = separator_position(block.tokens, block.n_tokens)
         if kind == "popped symbol":
@@ -248,8 +246,8 @@ class Stack(CopyRule):
             tokens = np.take_along_axis(block.tokens, np.argsort(place, axis=1), axis=1)
             tokens, n_tokens = self._answered(tokens, start)
         else:
-            return super()._perturbed(kind, rng, block)
-        latents = self._latents(tokens, n_tokens)
+            return super().perturbed(kind, rng, block)
+        latents = self.latents(tokens, n_tokens)
         for name in self.pair_kinds[kind].changes:
             exists &= (latents[name] != block.latents[name]).any(axis=1)
         return tokens, n_tokens, exists & self._can_be_drawn(tokens, start)

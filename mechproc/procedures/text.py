@@ -156,7 +156,7 @@ class Language(Procedure):
 
     # ---- items and splits ------------------------------------------------------------------------------------------
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first = np.zeros(len(lengths), dtype=np.int64)
         for length in np.unique(lengths).tolist():
             here, starts = lengths == length, self._windows(length)
@@ -198,10 +198,10 @@ class Language(Procedure):
 
     # ---- what is known about an item -------------------------------------------------------------------------------
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         return np.arange(tokens.shape[1]) < n_tokens[:, None] - 1
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         pos, inside = np.arange(tokens.shape[1]), tokens != self.pad
         kinds = _CLASS_OF[tokens]
         is_word = inside & (kinds <= DIGIT)

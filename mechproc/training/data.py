@@ -82,14 +82,14 @@ class TrainStream:
         first, end = step * self.batch_size, (step + 1) * self.batch_size
         needed = [(stage, index) for index in range(first // BLOCK_ITEMS, (end - 1) // BLOCK_ITEMS + 1)]
         # only the blocks of this batch are kept: the next one needs the last of them, or a new one
-        self._blocks = {key: self._blocks.get(key) or self._draw(*key) for key in needed}
+        self._blocks = {key: self._blocks.get(key) or self.draw(*key) for key in needed}
         pieces = []
         for (_, index), block in self._blocks.items():
             start = index * BLOCK_ITEMS
             pieces.append(block.take(slice(max(first - start, 0), min(end - start, BLOCK_ITEMS))))
         return Batch.of(Items.join(pieces) if len(pieces) > 1 else pieces[0])
 
-    def _draw(self, stage: int | None, index: int) -> Items:
+    def draw(self, stage: int | None, index: int) -> Items:
         return self.procedure.block(self.seed, "train", index, stage, latents=False)
 
 

@@ -99,7 +99,7 @@ def test_a_prompt_has_the_latents_of_its_first_answer_digit(cls):
 def test_numbers_are_uniform_among_those_of_their_length(cls):
     procedure = cls(Uniform(1, 3))
     lengths = np.repeat([1, 2, 3], 6_000)
-    latents = procedure.annotate(*procedure._draw(np.random.default_rng(0), lengths)).latents
+    latents = procedure.annotate(*procedure.draw(np.random.default_rng(0), lengths)).latents
     assert np.array_equal(latents["n_digits"][:, 0], lengths)
     for n in (1, 2, 3):
         for number, place in np.ndindex(2, n):
@@ -145,7 +145,7 @@ def test_floors_and_steps_of_the_paper_protocol_are_reproduced(cls):
     """The published floor is that of the most frequent symbol given slot and previous symbol, counted on the 200,000
     items that it is scored on. Counting there flatters a guess at ten equal digits by up to 0.3 %."""
     procedure, (n_scored, published, floor, step) = cls(protocol="paper"), FLOORS[cls]
-    tokens, _ = procedure._draw(np.random.default_rng(0), np.full(200_000, procedure.lengths.max))
+    tokens, _ = procedure.draw(np.random.default_rng(0), np.full(200_000, procedure.lengths.max))
     start = 2 * procedure.lengths.max + 2
     given, symbols = tokens[:, start : start + n_scored], tokens[:, start + 1 : start + 1 + n_scored]
     by_slot = []
@@ -285,7 +285,7 @@ def test_a_swap_pair_exchanges_the_operands(cls):
 
 def test_one_digit_has_no_place_to_carry_into():
     procedure = Addition(Fixed(1))
-    *_, exists = procedure._perturbed("carry", np.random.default_rng(0), procedure.items(500))
+    *_, exists = procedure.perturbed("carry", np.random.default_rng(0), procedure.items(500))
     assert not exists.any()
 
 

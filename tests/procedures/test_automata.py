@@ -36,7 +36,7 @@ def test_rule_110_is_the_published_one():
 @given(number=st.integers(0, 255), width=st.integers(3, 9), seed=st.integers(0, 99))
 def test_latents_are_what_a_loop_finds(number, width, seed):
     procedure = Eca(lengths=Uniform(1, 3), number=number, width=width)
-    tokens, n_tokens = procedure._draw(np.random.default_rng(seed), np.array([1, 2, 3]))
+    tokens, n_tokens = procedure.draw(np.random.default_rng(seed), np.array([1, 2, 3]))
     block = procedure.annotate(tokens, n_tokens)
     for i, n in enumerate(n_tokens.tolist()):
         cells = (tokens[i] - 1).tolist()
@@ -112,8 +112,8 @@ def test_settings_that_are_no_automaton_are_refused(settings, said):
 def test_vectors_are_the_states_of_the_stream(number, width, seed):
     lengths = np.array([1, 2, 3])
     stream, vectors = (cls(lengths=Uniform(1, 3), number=number, width=width) for cls in (Eca, EcaVectors))
-    cells = stream._draw(np.random.default_rng(seed), lengths)[0].reshape(3, -1, width)
-    block = vectors.annotate(*vectors._draw(np.random.default_rng(seed), lengths))
+    cells = stream.draw(np.random.default_rng(seed), lengths)[0].reshape(3, -1, width)
+    block = vectors.annotate(*vectors.draw(np.random.default_rng(seed), lengths))
     assert block.vectors is not None and block.vectors.dtype == np.float32
     assert np.array_equal(block.vectors, np.maximum(cells - 1, 0))
     assert vectors.decode(block)[2].split() == ["".join(map(str, row)) for row in (cells[2] - 1).tolist()]

@@ -115,7 +115,7 @@ def test_no_item_is_in_two_splits(kind):
 @every_known_rule  # the splits of the others are splits of documents
 def test_each_split_has_its_share_of_the_space(kind):
     rng = np.random.default_rng(0)
-    tokens, _ = small(kind)._draw(rng, small(kind).lengths.draw(rng, 40_000))
+    tokens, _ = small(kind).draw(rng, small(kind).lengths.draw(rng, 40_000))
     tokens = np.unique(tokens, axis=0)
     shares = np.bincount(small(kind).split_of(tokens), minlength=3) / len(tokens)
     spread = np.sqrt(np.array(list(SPLITS.values())) / len(tokens))
@@ -134,7 +134,7 @@ def test_items_run_on_over_the_ends_of_blocks(kind):
 def test_every_length_of_the_distribution_occurs(kind):
     procedure = small(kind)
     by_length = {
-        length: {int(n) for n in procedure._draw(np.random.default_rng(0), np.full(50, length))[1]}
+        length: {int(n) for n in procedure.draw(np.random.default_rng(0), np.full(50, length))[1]}
         for length in procedure.lengths.support().tolist()
     }
     seen = {int(n) for n in procedure.block(0, "train", 0).n_tokens}

@@ -112,7 +112,7 @@ def test_next_probabilities_are_those_of_the_enumerated_rule(lengths, k, p_open)
 @pytest.mark.parametrize(("length", "k", "p_open"), [(6, 2, 0.49), (8, 1, 0.7)])
 def test_items_are_drawn_as_often_as_the_enumerated_rule_says(length, k, p_open):
     n = 40_000
-    tokens, n_tokens = KDyck(Fixed(length), k, p_open)._draw(np.random.default_rng(0), np.full(n, length))
+    tokens, n_tokens = KDyck(Fixed(length), k, p_open).draw(np.random.default_rng(0), np.full(n, length))
     assert (n_tokens == length).all()
     counts = collections.Counter(map(tuple, tokens.tolist()))
     expected = enumerated(k, p_open, length)
@@ -124,7 +124,7 @@ def test_items_are_drawn_as_often_as_the_enumerated_rule_says(length, k, p_open)
 def test_items_of_mixed_lengths_drawn_together_are_well_nested():
     lengths = np.array([2, 12, 4, 12, 8, 2])
     procedure = KDyck(Uniform(2, 12, 2), k=3)
-    tokens, n_tokens = procedure._draw(np.random.default_rng(0), lengths)
+    tokens, n_tokens = procedure.draw(np.random.default_rng(0), lengths)
     block = procedure.annotate(tokens, n_tokens)
     assert np.array_equal(n_tokens, lengths)
     assert (block.latents["depth"][np.arange(6), lengths - 1] == 0).all()
@@ -179,7 +179,7 @@ def test_an_item_that_begins_by_closing_is_refused():
 
 def test_long_items_do_not_underflow():
     procedure = KDyck(Fixed(2600), k=1, p_open=0.5)
-    block = procedure.annotate(*procedure._draw(np.random.default_rng(0), np.full(2, 2600)))
+    block = procedure.annotate(*procedure.draw(np.random.default_rng(0), np.full(2, 2600)))
     assert np.allclose(procedure.next_probabilities(block)[block.scored].sum(axis=-1), 1)
 
 

@@ -18,7 +18,7 @@ from mechproc.procedures import UNDEFINED, Fixed, KDyckShuffle, Uniform
 def test_latents_are_what_a_reader_finds(k, max_open, closed, seed):
     procedure = KDyckShuffle(lengths=Uniform(4, 12, step=2), k=k, max_open=max_open, closed=closed)
     rng = np.random.default_rng(seed)
-    tokens, n_tokens = procedure._draw(rng, procedure.lengths.draw(rng, 20))
+    tokens, n_tokens = procedure.draw(rng, procedure.lengths.draw(rng, 20))
     block = procedure.annotate(tokens, n_tokens)
     for i, n in enumerate(n_tokens.tolist()):
         open_at: dict[int, list[int]] = defaultdict(list)
@@ -42,7 +42,7 @@ def test_probabilities_are_those_of_the_generator(closed):
     """After each beginning that is frequent enough, the share of each next token."""
     procedure = KDyckShuffle(lengths=Uniform(2, 6, step=2), k=2, max_open=2, closed=closed)
     rng = np.random.default_rng(0)
-    tokens, n_tokens = procedure._draw(rng, procedure.lengths.draw(rng, 200_000))
+    tokens, n_tokens = procedure.draw(rng, procedure.lengths.draw(rng, 200_000))
     following: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
     for row, n in zip(tokens.tolist(), n_tokens.tolist(), strict=True):
         for p in range(1, n):

@@ -71,7 +71,7 @@ def test_a_prompt_knows_its_answer_and_scores_nothing(question):
 
 def test_contents_are_drawn_uniformly_and_keys_are_distinct():
     procedure = Haystack(lengths=Fixed(3), n_keys=5, n_values=4)
-    block = procedure.annotate(*procedure._draw(np.random.default_rng(0), np.full(20_000, 3)))
+    block = procedure.annotate(*procedure.draw(np.random.default_rng(0), np.full(20_000, 3)))
     keys, values = block.latents["key"][:, 0:6:2], block.latents["value"][:, 1:6:2]
     assert all(len(set(row)) == 3 for row in keys.tolist())
     for drawn, kinds in ((keys, 5), (values, 4), (block.latents["asked_pair"].max(axis=1)[:, None], 3)):

@@ -75,7 +75,7 @@ def test_latents_and_masks_of_union_as_plain_python_has_them(a, b):
 
 def test_each_share_of_the_two_lists_is_equally_likely():
     procedure, n = Union(Fixed(5), 3), 4000
-    tokens, _ = procedure._draw(np.random.default_rng(0), np.full(n, 5))
+    tokens, _ = procedure.draw(np.random.default_rng(0), np.full(n, 5))
     comma, separator = ((tokens == t).argmax(axis=1) for t in (procedure.d_vocab - 1, 1))
     assert (separator == 6).all()
     assert np.abs(np.bincount(comma, minlength=6)[1:5] - n / 4).max() < 4 * np.sqrt(n * 3 / 16)
@@ -150,7 +150,7 @@ def test_latents_and_masks_of_delete_as_plain_python_has_them(symbols, data):
 
 def test_the_named_symbol_is_that_of_a_uniform_position():
     procedure, n = Delete(Fixed(3), 3), 27 * 300
-    tokens, n_tokens = procedure._draw(np.random.default_rng(0), np.full(n, 3))
+    tokens, n_tokens = procedure.draw(np.random.default_rng(0), np.full(n, 3))
     assert (n_tokens == 8).all() and (tokens[:, 3] == procedure.d_vocab - 1).all() and (tokens[:, 5] == 1).all()
     counts = collections.Counter(map(tuple, tokens[:, [0, 1, 2, 4]].tolist()))
     expected: dict[tuple[int, ...], float] = collections.defaultdict(float)

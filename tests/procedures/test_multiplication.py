@@ -110,8 +110,8 @@ def test_floor_and_step_of_the_paper_protocol_are_reproduced():
     items that it is scored on. Nine-digit products have 10 scored symbols, the others 11; a digit that is right only
     one time in ten adds 0.9 / 10.83, or 8.3 points."""
     procedure = Multiplication(protocol="paper")
-    tokens, n_tokens = procedure._draw(np.random.default_rng(0), np.full(200_000, 5))
-    scored = procedure._scored(tokens, n_tokens)
+    tokens, n_tokens = procedure.draw(np.random.default_rng(0), np.full(200_000, 5))
+    scored = procedure.scored(tokens, n_tokens)
     n_scored = scored.sum(axis=1)
     assert set(n_scored.tolist()) == {10, 11}
     right = 0
@@ -133,7 +133,7 @@ def test_floor_and_step_of_the_paper_protocol_are_reproduced():
 @pytest.mark.parametrize(("n", "protocol"), [(1, "paper"), (2, "paper"), (3, "paper"), (4, "paper"), (3, "correct")])
 def test_baselines_that_know_half_as_plain_python_has_them(n, protocol):
     procedure = Multiplication(Fixed(n)).replace(protocol=protocol)
-    block = procedure.annotate(*procedure._draw(np.random.default_rng(0), np.full(300, n)))
+    block = procedure.annotate(*procedure.draw(np.random.default_rng(0), np.full(300, n)))
     right = {"the leading half of the digits": 0, "the last half of the digits": 0, "multiplies without carrying": 0}
     for item in procedure.decode(block):
         question, answer = item.split(" = ")

@@ -27,14 +27,14 @@ def test_a_procedure_of_ones_own_is_known_at_once(monkeypatch):
         def n_ctx(self) -> int:
             return self.lengths.max + 2
 
-        def _draw(self, rng, lengths):
+        def draw(self, rng, lengths):
             pos, end = np.arange(self.n_ctx), lengths[:, None]
             symbols = rng.integers(2, self.d_vocab, size=(len(lengths), self.n_ctx))
             last = np.take_along_axis(symbols, end - 1, axis=1)
             tokens = np.where(pos < end, symbols, np.where(pos == end, 1, last))
             return np.where(pos < end + 2, tokens, self.pad), lengths + 2
 
-        def _scored(self, tokens, n_tokens):
+        def scored(self, tokens, n_tokens):
             return tokens == 1
 
         def oracle(self, question):
@@ -60,5 +60,5 @@ def test_a_procedure_that_lacks_its_rule_says_so(monkeypatch):
     class Nothing(Procedure):
         kind: ClassVar[str] = "nothing"
 
-    with pytest.raises(TypeError, match=r"abstract method.*_draw"):
+    with pytest.raises(TypeError, match=r"abstract method.*draw"):
         Nothing(Fixed(3))  # pyright: ignore[reportAbstractUsage]

@@ -79,7 +79,7 @@ def test_another_order_is_refused(procedure, wrong):
 @pytest.mark.parametrize("procedure", [Reverse(Fixed(3), 4), Sort(Fixed(3), 4)])
 def test_every_input_is_drawn_equally_often(procedure):
     n = 64 * 300
-    tokens, _ = procedure._draw(np.random.default_rng(0), np.full(n, 3))
+    tokens, _ = procedure.draw(np.random.default_rng(0), np.full(n, 3))
     counts = collections.Counter(map(tuple, tokens[:, :3].tolist()))
     assert set(counts) == set(itertools.product(range(2, 6), repeat=3))
     chi_squared = sum((c - n / 64) ** 2 / (n / 64) for c in counts.values())

@@ -86,7 +86,7 @@ def test_a_question_without_its_answer_has_latents_but_nothing_scored():
 @pytest.mark.parametrize("procedure", [Set(Fixed(3), 4), Identity(Fixed(3), 4)])
 def test_every_input_is_drawn_equally_often(procedure):
     n = 64 * 300
-    tokens, _ = procedure._draw(np.random.default_rng(0), np.full(n, 3))
+    tokens, _ = procedure.draw(np.random.default_rng(0), np.full(n, 3))
     counts = collections.Counter(map(tuple, tokens[:, :3].tolist()))
     assert set(counts) == set(itertools.product(range(2, 6), repeat=3))
     expected = n / 64

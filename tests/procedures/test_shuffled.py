@@ -19,14 +19,14 @@ def test_each_rule_can_be_shuffled(kind: str):
     inner = get(kind).small_version()
     procedure = Shuffled(procedure=inner)
     lengths = inner.lengths.draw(np.random.default_rng(1), 300)
-    tokens, n_tokens = inner._draw(np.random.default_rng(3), lengths)
-    shuffled, n_shuffled = procedure._draw(np.random.default_rng(3), lengths)  # the rule's draws come first
+    tokens, n_tokens = inner.draw(np.random.default_rng(3), lengths)
+    shuffled, n_shuffled = procedure.draw(np.random.default_rng(3), lengths)  # the rule's draws come first
     assert np.array_equal(n_tokens, n_shuffled)
     assert all(Counter(a) == Counter(b) for a, b in zip(tokens.tolist(), shuffled.tolist(), strict=True))
     separators = [i for i, name in enumerate(inner.token_names) if name in ("|", ",")]
     for separator in separators:
         assert np.array_equal(tokens == separator, shuffled == separator)
-    assert np.array_equal(inner._scored(tokens, n_tokens), procedure._scored(shuffled, n_shuffled))
+    assert np.array_equal(inner.scored(tokens, n_tokens), procedure.scored(shuffled, n_shuffled))
     assert not np.array_equal(tokens, shuffled)
     block = procedure.items(40)
     assert 0 < procedure.ceiling(block) < 1
@@ -36,7 +36,7 @@ def test_each_rule_can_be_shuffled(kind: str):
 def test_every_order_is_as_likely():
     """Of ``a b | a b`` the four symbols may come in six orders."""
     procedure = Shuffled(procedure=Set(lengths=Fixed(2), n_symbols=2))
-    tokens, _ = procedure._draw(np.random.default_rng(0), np.full(40_000, 2))
+    tokens, _ = procedure.draw(np.random.default_rng(0), np.full(40_000, 2))
     both = tokens[(tokens == 2).sum(axis=1) == 2]
     both = both[(both == 3).sum(axis=1) == 2]
     orders = np.unique(both, axis=0, return_counts=True)[1]

@@ -91,7 +91,7 @@ def test_masks_worked_out_by_hand():
 
 def test_digits_are_uniform_and_an_item_has_as_many_numbers_as_its_length_says():
     procedure = Sorting(Uniform(1, 3), n_symbols=4)
-    tokens, n_tokens = procedure._draw(np.random.default_rng(0), np.repeat([1, 2, 3], 4_000))
+    tokens, n_tokens = procedure.draw(np.random.default_rng(0), np.repeat([1, 2, 3], 4_000))
     assert np.array_equal(n_tokens, np.repeat([1, 2, 3], 4_000) * 4 + 1)
     for p in range(6):
         here = tokens[8_000:, p]
@@ -118,7 +118,7 @@ def test_sorting_by_the_leading_digit_as_plain_python_does_it(n_digits):
 
 def test_what_the_place_tells_as_a_count_has_it():
     procedure = Sorting(Uniform(1, 2), 3, 1)
-    baselines = procedure.baselines(procedure.annotate(*procedure._draw(np.random.default_rng(1), np.full(20_000, 2))))
+    baselines = procedure.baselines(procedure.annotate(*procedure.draw(np.random.default_rng(1), np.full(20_000, 2))))
     pairs = [tuple(sorted((x, y))) for x in range(3) for y in range(3)]
     first, second = Counter(x for x, _ in pairs), Counter(y for _, y in pairs)
     assert baselines["knows the place"] == pytest.approx((first[0] + second[2]) / 18, abs=0.01)

@@ -37,7 +37,7 @@ class Base(Procedure):
     def n_ctx(self):
         return self.lengths.max + 2
 
-    def _scored(self, tokens, n_tokens):
+    def scored(self, tokens, n_tokens):
         return tokens == 1
 
 
@@ -50,7 +50,7 @@ class Mine(Base):
     def token_names(self):
         return ("_", "|", *"abcdefgh")
 
-    def _draw(self, rng, lengths):
+    def draw(self, rng, lengths):
         return helper.draw(rng, lengths, self.n_ctx, shifted)
 
     def oracle(self, question):

@@ -100,7 +100,7 @@ def test_latents_and_masks_as_a_plain_stack_has_them(done):
 )
 def test_items_are_drawn_as_often_as_the_enumerated_rule_says(n_operations, n_symbols):
     procedure, n = Stack(Fixed(n_operations), n_symbols), 40_000
-    tokens, _ = procedure._draw(np.random.default_rng(0), np.full(n, n_operations))
+    tokens, _ = procedure.draw(np.random.default_rng(0), np.full(n, n_operations))
     counts = collections.Counter(
         tuple(procedure.token_names[t] for t in row) for row in tokens[:, :n_operations].tolist()
     )
@@ -117,7 +117,7 @@ def test_items_are_drawn_as_often_as_the_enumerated_rule_says(n_operations, n_sy
 
 def test_items_of_mixed_lengths_drawn_together_can_be_drawn():
     procedure, lengths = Stack(Uniform(1, 9), 4), np.array([1, 9, 4, 9, 2, 7, 3] * 20)
-    tokens, n_tokens = procedure._draw(np.random.default_rng(0), lengths)
+    tokens, n_tokens = procedure.draw(np.random.default_rng(0), lengths)
     block = procedure.annotate(tokens, n_tokens)
     possible = {n: enumerated(n, 4) for n in set(lengths.tolist())}
     for text, n in zip(procedure.decode(block), lengths.tolist(), strict=True):
@@ -219,7 +219,7 @@ def test_impossible_sizes_are_refused():
 
 def test_pushes_become_rare_after_two_thirds_of_the_operations_rounded_down():
     """As the authors count: of 20 operations the 14th (index 13) is the first of the late ones."""
-    tokens, _ = Stack(Fixed(20))._draw(np.random.default_rng(0), np.full(20_000, 20))
+    tokens, _ = Stack(Fixed(20)).draw(np.random.default_rng(0), np.full(20_000, 20))
     pops = tokens[:, :20] == Stack(Fixed(20)).token_names.index("P")
     depth = np.cumsum(np.where(pops, -1, 1), axis=1)
     free = depth[:, 12] > 1

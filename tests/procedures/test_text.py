@@ -123,7 +123,7 @@ def test_items_are_windows_of_the_documents_of_their_split(text):
 def test_windows_of_a_length_are_drawn_uniformly(text):
     task = Language(Fixed(12))
     rng = np.random.default_rng(0)
-    tokens, _ = task._draw(rng, np.full(50_000, 12))
+    tokens, _ = task.draw(rng, np.full(50_000, 12))
     first = np.bincount(tokens[:, 0], minlength=task.d_vocab) / len(tokens)
     expected = np.bincount(text.tokens[text.windows(12)], minlength=task.d_vocab) / len(text.windows(12))
     assert np.abs(first - expected).max() < 0.01
