@@ -76,9 +76,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         check_new_folder(path)
         temporary.mkdir(parents=True)
         yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
         if path.exists():
             path.rmdir()  # refused by the system unless it is an empty folder
         temporary.rename(path)

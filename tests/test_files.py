@@ -63,8 +63,10 @@ def test_a_new_folder_is_there_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "inside" / "new"
     with new_folder(target) as folder:
         (folder / "a").write_text("one")
+        (folder / "b").mkdir()
+        (folder / "b" / "c").write_text("two")
         assert not target.exists()
-    assert (target / "a").read_text() == "one"
+    assert (target / "a").read_text() == "one" and (target / "b" / "c").read_text() == "two"
     assert list(tmp_path.rglob("*.tmp")) == []
     (tmp_path / "empty").mkdir()
     with new_folder(tmp_path / "empty") as folder:

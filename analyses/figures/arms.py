@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from analyses.figures.caption import finish, spelled_score
+from analyses.figures.caption import finish, reference_lines, spelled_score
 from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, with_axes
 from analyses.figures.style import COLOURS, GREY, blank, escaped, label_width, spread, tick_labels
 from mechproc.result import Result
@@ -25,9 +25,9 @@ def arms(
 ) -> go.Figure:
     """One row of dots for each arm: every seed is a dot, a diamond is the mean, a bar its interval.
 
-    ``scores`` has the axes ``arm`` and ``seed``; ``lines`` are named values that are drawn as dotted lines, such as the
-    best attainable score and the best baseline. The intervals are each arm's own: whether two arms differ is decided by
-    the paired differences, not by whether these intervals overlap.
+    ``scores`` has the axes ``arm`` and ``seed``; ``lines`` are named values that are drawn as dotted lines, by default
+    the best attainable score and the best baseline, where the metadata of ``scores`` have them. The intervals are each
+    arm's own: whether two arms differ is decided by the paired differences, not by whether these intervals overlap.
     """
     scores = with_axes(scores, "arm", "seed")
     names = [str(a) for a in scores.coordinates["arm"]]
@@ -43,7 +43,8 @@ def arms(
             hovertemplate="%{text}: %{x:.4f}<extra></extra>",
         )  # fmt: skip
         draw_mean(figure, values, intervals[row], colour, at=row - 0.17, name=name, horizontal=True)
-    lines = dict(sorted((lines or {}).items(), key=lambda line: line[1]))
+    by_default = lines is None
+    lines = dict(sorted((reference_lines(scores) if lines is None else lines).items(), key=lambda line: line[1]))
     middle = (scores.values.min() + max([scores.values.max(), *lines.values()])) / 2
     for number, (name, value) in enumerate(lines.items()):
         figure.add_vline(value, line={"color": GREY, "width": 1.2, "dash": "dot"})
@@ -64,9 +65,9 @@ def arms(
     sentences.append(interval_sentence(marks, len(scores.coordinates["seed"]), intervals))
     if scores.is_missing.any():
         sentences.append("Where a seed is missing there is neither mean nor interval.")
-    if lines:
-        named = ", ".join(f"{name} {spelled_score(value, scores.unit)}" for name, value in lines.items())
-        sentences.append(f"Dotted lines: {named}.")
+    if lines and not by_default:
+        each = ", ".join(f"{name} {spelled_score(value, scores.unit)}" for name, value in lines.items())
+        sentences.append(f"Dotted lines: {each}.")
     return finish(
         figure, scores, sentences, plot_height=30 + ROW * len(names), left=label_width(names), above=15 * len(lines)
     )

@@ -54,7 +54,7 @@ def before_after(scores: Result, mask: str, *, level: float = LEVEL, method: Met
             uniform, line={"color": GREY, "width": 1.2, "dash": "dot"}, annotation_text="uniform attention"
         )
     figure.update_xaxes(
-        title="heads of each seed, best first", tickvals=list(range(len(ranks))), ticktext=[f"rank {r}" for r in ranks],
+        title="rank of the head in its seed", tickvals=list(range(len(ranks))), ticktext=[str(r) for r in ranks],
         range=[-0.5, len(ranks) - 0.5], showgrid=False, zeroline=False,
     )  # fmt: skip
     figure.update_yaxes(title=escaped(f"{scores.name} {mask!r} ({scores.unit})"), range=[-0.03, 1.05])

@@ -88,14 +88,24 @@ def reference_scores(result: Result) -> list[str]:
         scores = [float(score) for score in intact.values()]
         low, high = (spelled_score(score, result.unit) for score in (min(scores), max(scores)))
         parts.append(f"intact {metric} {low}" if low == high else f"intact {metric} {low} to {high}")
-    if isinstance(ceiling := result.metadata.get("ceiling"), (int, float)):
-        parts.append(f"best attainable {spelled_score(ceiling, result.unit)}")
-    baselines = result.metadata.get("baselines")
-    if isinstance(baselines, dict) and baselines:
-        best = (min if metric == "loss" else max)(baselines, key=lambda name: baselines[name])
-        parts.append(f"best baseline {spelled_score(baselines[best], result.unit)} ({best})")
+    for name, score in reference_lines(result).items():
+        what, _, which = name.partition(": ")
+        parts.append(f"{what} {spelled_score(score, result.unit)}{f' ({which})' if which else ''}")
     text = "; ".join(parts)
     return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def reference_lines(result: Result) -> dict[str, float]:
+    """The ceiling and the best baseline by name, where ``result.metadata`` has them."""
+    lines = {}
+    if isinstance(ceiling := result.metadata.get("ceiling"), (int, float)):
+        lines["best attainable"] = float(ceiling)
+    baselines = result.metadata.get("baselines")
+    if isinstance(baselines, dict) and baselines:
+        lowest = result.metadata.get("metric") == "loss"
+        best = (min if lowest else max)(baselines, key=lambda name: baselines[name])
+        lines[f"best baseline: {best}"] = float(baselines[best])
+    return lines
 
 
 def spelled_score(score: float, unit: str) -> str:

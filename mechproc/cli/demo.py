@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     findings = run_demo(args.out, SEARCH_SEEDS if args.search else SEEDS, Sizes(), args.workers)
     print(f"\n{args.out / 'report.html'} after {clock(time.monotonic() - started)}\n")
-    print("\n".join(findings.sentences()))
+    print("\n".join([*(f"Note: {note}." for note in findings.verdicts.notes()), *findings.sentences()]))
     return 0
 
 

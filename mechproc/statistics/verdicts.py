@@ -111,7 +111,7 @@ class Verdict:
             f"{head}: {self._signed(self.comparison.mean)} {self._unit} against {control} "
             f"({self._interval_text()}, {self.n_seeds} paired seeds, {self._test_text()}{mixed})"
         )
-        return "; ".join([text, *self._remarks()])
+        return "; ".join([text, *self.remarks()])
 
     def row(self) -> dict[str, Any]:
         """The verdict as one row of a table or one JSON object; an end of an unbounded interval is None."""
@@ -158,7 +158,7 @@ class Verdict:
             return f"{exact}sign-flip p = {self.p:.2g}"
         return f"{exact}sign-flip p = {self.adjusted_p:.2g} after Holm over {m}"
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """What the numbers in the brackets leave open."""
         remarks = []
         if self.interval.has_no_width:

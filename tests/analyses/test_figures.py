@@ -69,6 +69,12 @@ class TestArms:
         assert high.yshift > low.yshift
         assert "best attainable 100.0 %" in caption(figure)
 
+    def test_ceiling_and_best_baseline_of_the_scores_are_drawn(self):
+        levels = {"ceiling": 1.0, "baselines": {"a guess": 0.1, "a copy": 0.4}}
+        figure = figures.arms(dataclasses.replace(scores(), metadata=levels))
+        assert [shape.x0 for shape in figure.layout.shapes] == [0.4, 1.0]
+        assert caption(figure).count("est attainable 100.0 %") == 1
+
     def test_blank_and_long_names_have_labels(self):
         names = [" ", "an arm whose name nobody expected to be so long"]
         figure = figures.arms(result(SCORES, arm=names, seed=SEEDS))

@@ -52,6 +52,9 @@ def test_the_page_and_the_numbers_are_written_and_agree(demo):
     for arm, values in summary["accuracy"].items():
         assert values == findings.scores.select(arm=arm).values.tolist()
     assert "http://" not in page.split("<script")[0] and "https://" not in page.split("<script")[0]
+    (note, *_) = findings.verdicts.notes()  # models as small as these do not know their rule
+    assert page.index("above the best predictor") < page.index("too few seeds (2 of 8)")
+    assert summary["notes"][0] == note and note in findings.scores.metadata["warnings"]
     assert "The pretrained models on their own rule" in page and "undefined" in page
 
 

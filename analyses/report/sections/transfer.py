@@ -11,8 +11,9 @@ from analyses import figures
 from analyses.report.document import Report
 from analyses.report.sections.transfer_findings import N_ITEMS, TransferFindings, points
 from mechproc.model.parts import Ablation
-from mechproc.statistics.comparisons import Verdict
+from mechproc.statistics.comparisons import Family
 from mechproc.statistics.survival import Crossing, restricted_mean
+from mechproc.statistics.verdicts import Verdict
 from mechproc.transfer import Recipe
 
 
@@ -21,6 +22,8 @@ def report(findings: TransferFindings) -> Report:
     study = findings.study
     page = Report(study.name, f"{len(study.seeds)} paired seeds, {len(study.arms)} arms")
     page.heading("Main finding")
+    for note in findings.verdicts.notes():
+        page.text(f"Note: {note}.")
     for sentence in findings.sentences():
         page.text(sentence)
     _arms(page, findings)
@@ -41,10 +44,11 @@ def _arms(page: Report, findings: TransferFindings) -> None:
         _moved(findings),
         "What each arm starts from. Everything that is not named is fresh, and equal in all arms of a seed.",
     )
-    name = max(findings.baselines, key=lambda key: findings.baselines[key])
-    lines = {"best attainable": findings.ceiling, f"best baseline: {name}": findings.baselines[name]}
-    page.figure(figures.arms(findings.scores, lines), "Test accuracy of every seed after training on the task.")
-    page.table(pd.DataFrame([_verdict_row(v) for v in findings.verdicts]), _family_caption(findings))
+    page.figure(figures.arms(findings.scores), "Test accuracy of every seed after training on the task.")
+    for family in findings.study.families:
+        rows = [_verdict_row(v) for v in findings.verdicts if v.family == family]
+        if rows:
+            page.table(pd.DataFrame(rows), _family_caption(family, len(findings.study.seeds)))
     page.figure(figures.curves(findings.curves), "Validation accuracy during training on the task.")
     page.table(
         _crossing_table(findings),
@@ -143,16 +147,16 @@ def _verdict_row(verdict: Verdict) -> dict[str, Any]:
         "p": f"{verdict.p:.3g}",
         "p after Holm": f"{verdict.adjusted_p:.3g}",
         "verdict": verdict.word,
+        "remark": "; ".join(verdict.remarks()),
     }
 
 
-def _family_caption(findings: TransferFindings) -> str:
-    (family,) = findings.study.families
+def _family_caption(family: Family, n_seeds: int) -> str:
     return (
-        f"The comparisons, fixed before the run: mean paired difference of test accuracy over "
-        f"{len(findings.study.seeds)} seeds, its {1 - family.alpha:.0%} interval by inversion of the sign-flip test, "
-        f"and the exact p before and after Holm's correction over {len(family.pairs)} comparisons. Does not show: "
-        "whether longer training would close the gap."
+        f"The comparisons, fixed before the run: mean paired difference of test {family.measure} over {n_seeds} seeds, "
+        f"its {1 - family.alpha:.0%} interval by inversion of the sign-flip test, and the exact p before and after "
+        f"Holm's correction over {len(family.pairs)} comparisons. Does not show: whether longer training would close "
+        "the gap."
     )
 
 

@@ -20,8 +20,8 @@ from mechproc.model.parts import heads as heads_of
 from mechproc.procedures.base import Items
 from mechproc.result import Label, Result
 from mechproc.runs.store import Store
-from mechproc.statistics.comparisons import Verdict
 from mechproc.statistics.paired import interval
+from mechproc.statistics.verdicts import Verdicts
 from mechproc.studies.study import Study
 
 N_ITEMS = 500
@@ -42,13 +42,12 @@ class TransferFindings:
     crossed: float
     """Accuracy from which a run counts as having crossed the plateau."""
     scores: Result
-    """Test accuracy (arm, seed)."""
+    """Test accuracy (arm, seed); its metadata have the warnings, the ceiling and the baselines of the task."""
     curves: Result
     crossings: Result
-    verdicts: list[Verdict]
+    verdicts: Verdicts
+    """With notes on floors, ceilings and donors, to be read first."""
     donors: pd.DataFrame
-    ceiling: float
-    baselines: dict[str, float]
     heads: dict[Label, str]
     """By seed, the head that attends most to the target, after training."""
     target_attention: Result
@@ -121,8 +120,9 @@ class TransferFindings:
             "accuracy": {arm: self.scores.select(arm=arm).values.tolist() for arm in self.study.arms},
             "crossed": {arm: n for arm, n in self.n_crossed.items()},
             "verdicts": [verdict.row() for verdict in self.verdicts],
-            "ceiling": self.ceiling,
-            "baselines": self.baselines,
+            "notes": self.verdicts.notes(),
+            "ceiling": self.scores.metadata["ceiling"],
+            "baselines": self.scores.metadata["baselines"],
             "donors": self.donors.to_dict("records"),
             "heads": {str(seed): head for seed, head in self.heads.items()},
             "accuracy_lost_without_head": self.head_effect.tolist(),
@@ -150,8 +150,10 @@ def collect(study: Study, store: Store, *, arm: str, control: str, mask: str, cr
     _, control_attention = _attention(study, store, control, validation, masks)
     ranked = target_attention.metadata["heads"][mask]
     heads: dict[Label, str] = {seed: ranked[str(seed)][0] for seed in study.seeds}
-    scores = study.scores(store)
+    verdicts, scores = study.judge(store), study.scores(store)
     test = store.test(study.run_of(arm, study.seeds[0]))
+    levels = {"warnings": verdicts.notes(), "ceiling": test["ceiling"], "baselines": test["baselines"]}
+    scores = dataclasses.replace(scores, metadata={**scores.metadata, **levels})
     of_arm = scores.select(arm=arm).values
     example_seed = study.seeds[int(np.argsort(of_arm)[len(of_arm) // 2])]  # the median seed, not a chosen one
     example = _longest(task.items(64))
@@ -164,10 +166,8 @@ def collect(study: Study, store: Store, *, arm: str, control: str, mask: str, cr
         scores=scores,
         curves=study.curves(store),
         crossings=study.crossings(store, crossed),
-        verdicts=study.judge(store),
+        verdicts=verdicts,
         donors=study.donors(store),
-        ceiling=test["ceiling"],
-        baselines=test["baselines"],
         heads=heads,
         target_attention=target_attention,
         control_attention=control_attention,
