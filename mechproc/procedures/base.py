@@ -222,8 +222,31 @@ class Procedure(Config, ABC):
     def _token_of(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.token_names)}
 
-    def annotate(self, tokens: np.ndarray, n_tokens: np.ndarray, latents: bool = True) -> Items:
-        """The block that these tokens are: latents and scored positions computed from the tokens alone."""
+    def annotate(self, tokens: np.ndarray, n_tokens: np.ndarray | None = None, latents: bool = True) -> Items:
+        """The items that these tokens are: latents and scored positions computed from the tokens alone.
+
+        ``tokens``: whole numbers [item, pos], an array, a tensor or nested lists, padded at the end with ``pad``; rows
+        shorter than ``n_ctx`` are padded. ``n_tokens`` [item]: tokens of each item, by default those before the
+        padding. Items need not follow the rule. Errors: ``ConfigError`` for another shape or a token that is none.
+
+        >>> rule = Set()
+        >>> items = rule.annotate([[2, 3, 2, 1, 2, 3]])  # a b a | a b
+        """
+        rows = np.asarray(tokens)
+        require(rows.ndim == 2 and len(rows) > 0, "shape of tokens", rows.shape, "[item, pos], one item or more")
+        require(np.issubdtype(rows.dtype, np.integer), "dtype of tokens", rows.dtype, "whole numbers")
+        require(rows.shape[1] <= self.n_ctx, "shape of tokens", rows.shape, f"at most n_ctx = {self.n_ctx} positions")
+        low, high = int(rows.min()), int(rows.max())
+        require(low >= 0 and high < self.d_vocab, "tokens", (low, high), f"0 to {self.d_vocab - 1}, the vocabulary")
+        whole = np.pad(rows.astype(np.int64), ((0, 0), (0, self.n_ctx - rows.shape[1])), constant_values=self.pad)
+        if n_tokens is None:
+            n_tokens = self.n_ctx - (whole[:, ::-1] != self.pad).argmax(axis=1)
+            n_tokens = np.where((whole != self.pad).any(axis=1), n_tokens, 0)
+        counts = np.asarray(n_tokens).astype(np.int64)
+        require(counts.shape == (len(rows),), "shape of n_tokens", counts.shape, f"[{len(rows)}], one for each item")
+        return self._annotated(whole, counts, latents)
+
+    def _annotated(self, tokens: np.ndarray, n_tokens: np.ndarray, latents: bool = True) -> Items:
         values = self.latents(tokens, n_tokens) if latents else {}
         return Items(tokens, n_tokens, self.scored(tokens, n_tokens), values, self.vectors(tokens))
 
@@ -290,7 +313,7 @@ class Procedure(Config, ABC):
         stage = last_stage if stage is None else stage
         require(0 <= stage <= last_stage, "stage", stage, f"0 to {last_stage}")
         rng = _generator(self.short_name, self.version, int(seed), split, int(index), int(stage))
-        return self.annotate(*self._draw_split(rng, split, stage), latents)
+        return self._annotated(*self._draw_split(rng, split, stage), latents)
 
     def items(self, n: int, *, seed: int = 0, split: Split = "test", start: int = 0, stage: int | None = None) -> Items:
         """Items ``start`` to ``start + n`` of the endless stream that the blocks of (seed, split, stage) make."""

@@ -174,3 +174,25 @@ def test_scores_that_are_none_are_said(store: Path, capsys):
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys):
     assert main(["runs", "--store", str(tmp_path / "none"), "list"]) == 1
     assert "does not exist: there is no such folder of runs" in capsys.readouterr().err
+
+
+def test_an_engine_asked_for_on_a_finished_run_is_not_ignored(store: Path, tmp_path: Path, capsys):
+    config = tmp_path / "run.json"
+    write_json(config, RUN.to_dict())
+    made_by = Store(store).provenance(RUN)["engine"].split(",")[0].split()[0]
+    other = "reference" if made_by != "reference" else "torch"
+    assert main(["run", str(config), "--store", str(store), "--engine", other]) == 1
+    assert f"engine = '{other}' is not allowed" in capsys.readouterr().err
+    assert main(["run", str(config), "--store", str(store), "--engine", made_by]) == 0
+
+
+def test_verify_names_each_damage_and_what_to_do(store: Path, capsys):
+    assert main(["runs", "verify", "--store", str(store)]) == 0
+    assert "2 runs" in capsys.readouterr().out
+    model = store / RUN.name / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(bytes(content))
+    assert main(["runs", "verify", "--store", str(store)]) == 1
+    shown = capsys.readouterr().err
+    assert f"{model} is damaged: its sha256" in shown and "remove the folder" in shown

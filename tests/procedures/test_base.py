@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from mechproc.config import digest
@@ -464,3 +465,26 @@ def test_show_brackets_what_is_scored():
     shown = show(small("set"), 5).split("\n")
     assert [line.replace("[", "").replace("]", "") for line in shown] == small("set").decode(small("set").items(5))
     assert all("[" not in line.split("|")[0] and "[" in line.split("|")[1] for line in shown)
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor], ids=["lists", "array", "tensor"])
+def test_items_of_ones_own_are_tokens_in_any_form(make):
+    items = Set().annotate(make([[2, 3, 2, 1, 2, 3], [4, 1, 4, 0, 0, 0]]))
+    assert items.n_tokens.tolist() == [6, 3] and items.tokens.shape == (2, Set().n_ctx)
+    assert Set().decode(items) == ["a b a | a b", "c | c"]
+    assert np.array_equal(items.scored, Set().encode(["a b a | a b", "c | c"]).scored)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ([2, 3], r"shape of tokens = \(2,\)"),
+        ([[2.0, 3.0]], "dtype of tokens = dtype..float64"),
+        ([[2, 99]], r"tokens = \(2, 99\) is not allowed: 0 to 21"),
+        ([[-1, 2]], r"tokens = \(-1, 2\)"),
+        ([[2] * 99], "at most n_ctx = 41 positions"),
+    ],
+)
+def test_what_is_no_item_is_refused_by_field(tokens, said):
+    with pytest.raises(ConfigError, match=said):
+        Set().annotate(tokens)
