@@ -9,13 +9,16 @@
 //  * LayerNorm's w and b are folded into the next matrix, the attention's scale and log2(e) into W_Q: no work per token.
 //  * Matrix products keep a tile of sums in registers and run at 70 to 90 % of the peak of the multipliers. Tiles are
 //    unrolled by templates: arrays of vectors that a loop indexes would live on the stack.
-//  * Queries share the loads of keys and values: 1.07 times forward, 1.06 times backward.
+//  * Queries share the loads of keys and values: 1.07 times forward, 1.06 times backward. One head's keys and values stay
+//    in the first-level cache for all queries, and rows have odd strides: 1.04 and 1.05 times (Zen 5).
 //  * Sums over tokens are kept lane by lane and added across lanes once per slice, always in the same order.
-// Tried without gain, and left out: odd strides between tokens, collecting the gradients of W_U over several groups.
+// Tried without gain, and left out: collecting the gradients of W_U over several groups.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <utility>
+
+#include <immintrin.h>
 
 #ifndef LANES
 #define LANES 16
@@ -41,19 +44,31 @@ INLINE inline Vec splat(float s) { return s - Vec{}; }
 INLINE inline Vec load(const float* p) { Vec v; memcpy(&v, p, sizeof v); return v; }
 INLINE inline void store(float* p, Vec v) { memcpy(p, &v, sizeof v); }
 
-// 2^x, relative error 1e-7; exactly 1 at 0, so that a query with one key is exact; exactly 0 below -126. NaN stays NaN,
-// because no comparison with it holds.
-INLINE inline Vec exp2(Vec x) {
-  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
-  Vec rounded = x + magic, f = x - (rounded - magic);
+// 2^f for f from -1/2 to 1/2, relative error 1e-7; exactly 1 at 0, so that a query with one key is exact.
+INLINE inline Vec exp2_fraction(Vec f) {
   Vec p = f * 0.00132647272f + 0.00967151264f;
   p = p * f + 0.0555073374f;
   p = p * f + 0.240222421f;
   p = p * f + 0.693146978f;
-  p = p * f + 1.0f;
-  Vec r = (Vec)((Ints)p + ((Ints)rounded << 23));
-  return x < -126.0f ? Vec{} : r;
+  return p * f + 1.0f;
 }
+
+// 2^x for x up to 127; 0 at minus infinity; NaN stays NaN.
+INLINE inline Vec exp2(Vec x) {
+#if LANES == 16
+  const Vec f = (Vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT);  // 0 where x is infinite
+  return (Vec)_mm512_scalef_ps((__m512)exp2_fraction(f), (__m512)(x - f));
+#else
+  const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, held in the low bits
+  const Vec rounded = x + magic, f = x - (rounded - magic);
+  const Vec r = (Vec)((Ints)exp2_fraction(f) + ((Ints)rounded << 23));
+  return x < -126.0f ? Vec{} : r;  // no comparison with NaN holds
+#endif
+}
+
+// Vecs from one token's row to the next. Odd, because rows a power of two apart share a few sets of the first-level cache
+// and push each other out of it (4 to 6 % of an update).
+constexpr long stride(long n) { return n | 1; }
 
 constexpr long CHUNK = 2 * TILE_ROWS;  // tokens whose hidden units stay in the first-level cache
 
@@ -111,14 +126,23 @@ INLINE inline void product_tile(const Vec* x, long xs, long n_in, const float* w
   unroll<ROWS>([&](auto r) INLINE { unroll<COLUMNS>([&](auto c) INLINE { y[r * ys + c] = sum[r][c]; }); });
 }
 
+// Calls f(width, first column) for tiles that cover n columns, with as few narrow ones as possible: 32 = 4 x 6 + 2 x 4.
+template <class F>
+INLINE inline void for_column_tiles(long n, F&& f) {
+  constexpr int WIDE = TILE_COLUMNS;
+  long c = 0, n_wide = n / WIDE - (WIDE == 6 && n % WIDE == 2 && n > WIDE);
+  for (; n_wide > 0; n_wide--, c += WIDE) f(std::integral_constant<int, WIDE>{}, c);
+  for (; c + 4 <= n; c += 4) f(std::integral_constant<int, 4>{}, c);
+  for (; c + 2 <= n; c += 2) f(std::integral_constant<int, 2>{}, c);
+  for (; c < n; c++) f(std::integral_constant<int, 1>{}, c);
+}
+
 template <int ROWS>
 inline void product_rows(const Vec* x, long xs, long n_in, const float* w, long n_out, const float* b, bool add,
     Vec* y, long ys) {
-  long c = 0;
-  for (; c + TILE_COLUMNS <= n_out; c += TILE_COLUMNS) product_tile<ROWS, TILE_COLUMNS>(x, xs, n_in, w + c, n_out,
-      b ? b + c : b, add, y + c, ys);
-  for (; c + 4 <= n_out; c += 4) product_tile<ROWS, 4>(x, xs, n_in, w + c, n_out, b ? b + c : b, add, y + c, ys);
-  for (; c < n_out; c++) product_tile<ROWS, 1>(x, xs, n_in, w + c, n_out, b ? b + c : b, add, y + c, ys);
+  for_column_tiles(n_out, [&](auto width, long c) INLINE {
+    product_tile<ROWS, width>(x, xs, n_in, w + c, n_out, b ? b + c : b, add, y + c, ys);
+  });
 }
 
 // y[n][n_out] = x[n][n_in] w[n_in][n_out], plus b, plus what y was
@@ -127,7 +151,11 @@ static void product(const Vec* x, long xs, long n, long n_in, const float* w, lo
   long r = 0;
   for (; r + TILE_ROWS <= n; r += TILE_ROWS) product_rows<TILE_ROWS>(x + r * xs, xs, n_in, w, n_out, b, add,
       y + r * ys, ys);
-  for (; r < n; r++) product_rows<1>(x + r * xs, xs, n_in, w, n_out, b, add, y + r * ys, ys);
+  const Vec* xr = x + r * xs;
+  Vec* yr = y + r * ys;
+  if (n - r == 3) product_rows<3>(xr, xs, n_in, w, n_out, b, add, yr, ys);
+  if (n - r == 2) product_rows<2>(xr, xs, n_in, w, n_out, b, add, yr, ys);
+  if (n - r == 1) product_rows<1>(xr, xs, n_in, w, n_out, b, add, yr, ys);
 }
 
 // g[i][j] += sum over n tokens of x[t][i] dy[t][j], for a tile of the weights
@@ -220,21 +248,22 @@ struct Linear {
     w = arena.take<float>(in * out), b = arena.take<float>(out);
     if (train) wt = arena.take<float>(in * out), gw = arena.take<Vec>(in * out), gb = arena.take<Vec>(out);
   }
-  // Element (i, j) of a tensor stored as [n / block][n_in][block]: heads for Q, K, V; block = n for a plain matrix and
-  // block = 1 for a transposed one.
-  long at(long i, long j, long block) const { return j / block * n_in * block + i * block + j % block; }
-
+  // A tensor of n columns is stored as [n / block][n_in][block]: heads for Q, K, V; block = n for a plain matrix and block = 1
+  // for a transposed one.
   void pack(long column, long n, long block, const float* weight, const float* bias, float scale, const float* ln_w,
       const float* ln_b) {
-    for (long j = 0; j < n; j++) {
-      double shift = bias ? bias[j] : 0.0;
-      for (long i = 0; i < n_in; i++) {
-        float value = weight[at(i, j, block)];
-        if (ln_b) shift += double(ln_b[i]) * value;
-        w[i * n_out + column + j] = (ln_w ? ln_w[i] * value : value) * scale;
+    for (long first = 0; first < n; first += block)
+      for (long k = 0; k < block; k++) {
+        const float* W = weight + first * n_in + k;
+        const long j = first + k;
+        double shift = bias ? bias[j] : 0.0;
+        for (long i = 0; i < n_in; i++) {
+          const float value = W[i * block];
+          if (ln_b) shift += double(ln_b[i]) * value;
+          w[i * n_out + column + j] = (ln_w ? ln_w[i] * value : value) * scale;
+        }
+        b[column + j] = float(shift * scale);
       }
-      b[column + j] = float(shift * scale);
-    }
   }
   void prepare_backward() {
     for (long i = 0; i < n_in; i++) for (long j = 0; j < n_out; j++) wt[j * n_in + i] = w[i * n_out + j];
@@ -242,37 +271,40 @@ struct Linear {
   }
   // Inverse of pack for the gradients: those of the folded w and b, given as scalars, become those of the tensors.
   void unpack(long column, long n, long block, const float* sw, const float* sb, const float* weight, float scale,
-      const float* ln_w,
-              const float* ln_b, float* g_weight, float* g_bias, float* g_ln_w, float* g_ln_b) const {
+      const float* ln_w, const float* ln_b, float* g_weight, float* g_bias, float* g_ln_w, float* g_ln_b) const {
     for (long i = 0; i < n_in; i++) {
       double to_w = 0, to_b = 0;
-      for (long j = 0; j < n; j++) {
-        float gw_ij = sw[i * n_out + column + j] * scale, gb_j = sb[column + j] * scale, value = weight[at(i, j,
-            block)];
-        g_weight[at(i, j, block)] += ln_w ? ln_w[i] * gw_ij + ln_b[i] * gb_j : gw_ij;
-        to_w += double(value) * gw_ij, to_b += double(value) * gb_j;
+      for (long first = 0; first < n; first += block) {
+        const float *W = weight + first * n_in + i * block, *gW = sw + i * n_out + column + first;
+        const float* gB = sb + column + first;
+        float* to = g_weight + first * n_in + i * block;
+        for (long k = 0; k < block; k++) {
+          const float gw_ij = gW[k] * scale, gb_j = gB[k] * scale;
+          to[k] += ln_w ? ln_w[i] * gw_ij + ln_b[i] * gb_j : gw_ij;
+          to_w += double(W[k]) * gw_ij, to_b += double(W[k]) * gb_j;
+        }
       }
       if (ln_w) g_ln_w[i] += float(to_w), g_ln_b[i] += float(to_b);
     }
     if (g_bias) for (long j = 0; j < n; j++) g_bias[j] += sb[column + j] * scale;
   }
 
-  void forward(const Vec* x, long n, Vec* y, bool add = false) const { product(x, n_in, n, n_in, w, n_out, b, add, y,
-      n_out); }
+  void forward(const Vec* x, long n, Vec* y, bool add = false) const {
+    product(x, stride(n_in), n, n_in, w, n_out, b, add, y, stride(n_out));
+  }
   void backward_input(const Vec* dy, long n, Vec* dx, bool add = false) const {
-    product(dy, n_out, n, n_out, wt, n_in, nullptr, add, dx, n_in);
+    product(dy, stride(n_out), n, n_out, wt, n_in, nullptr, add, dx, stride(n_in));
   }
   void backward_weights(const Vec* x, const Vec* dy, long n) {
-    constexpr long BLOCK = 32;  // tokens whose columns of x and dy stay in the first-level cache while the tiles run over them
-    for (long t = 0; t < n; t += BLOCK) {
-      const Vec *xt = x + t * n_in, *dyt = dy + t * n_out;
-      long m = n - t < BLOCK ? n - t : BLOCK, j = 0;
-      for (; j + TILE_COLUMNS <= n_out; j += TILE_COLUMNS) gradient_columns<TILE_COLUMNS>(xt, n_in, n_in, dyt + j,
-          n_out, m, gw + j, n_out);
-      for (; j + 4 <= n_out; j += 4) gradient_columns<4>(xt, n_in, n_in, dyt + j, n_out, m, gw + j, n_out);
-      for (; j < n_out; j++) gradient_columns<1>(xt, n_in, n_in, dyt + j, n_out, m, gw + j, n_out);
-      for (j = 0; j + 8 <= n_out; j += 8) bias_gradient<8>(dyt + j, n_out, m, gb + j);
-      for (; j < n_out; j++) bias_gradient<1>(dyt + j, n_out, m, gb + j);
+    constexpr long BLOCK = 40;  // most tokens whose columns of x and dy stay in the first-level cache
+    const long n_blocks = (n + BLOCK - 1) / BLOCK, xs = stride(n_in), dys = stride(n_out);
+    for (long k = 0; k < n_blocks; k++) {
+      const long t = n * k / n_blocks, count = n * (k + 1) / n_blocks - t;
+      for_column_tiles(n_out, [&](auto width, long c) INLINE {
+        const Vec* dyt = dy + t * dys + c;
+        bias_gradient<width>(dyt, dys, count, gb + c);
+        gradient_columns<width>(x + t * xs, xs, n_in, dyt, dys, count, gw + c, n_out);
+      });
     }
   }
 };
@@ -281,7 +313,7 @@ struct Linear {
 
 // x = (r - mean) / deviation, rs = 1 / deviation; a plain copy when the model has no LayerNorm
 static void normalize(const Vec* r, long n, long d, bool norm, float eps, Vec* x, Vec* rs) {
-  for (long t = 0; t < n; t++, r += d, x += d) {
+  for (long t = 0; t < n; t++, r += stride(d), x += stride(d)) {
     if (!norm) { memcpy(x, r, d * sizeof(Vec)); continue; }
     Vec mean = {}, variance = {}, root;
     for (long i = 0; i < d; i++) mean += r[i];
@@ -296,7 +328,7 @@ static void normalize(const Vec* r, long n, long d, bool norm, float eps, Vec* x
 
 // dr += (dx - mean(dx) - x mean(dx x)) / deviation
 static void normalize_backward(const Vec* dx, const Vec* x, const Vec* rs, long n, long d, bool norm, Vec* dr) {
-  for (long t = 0; t < n; t++, dx += d, x += d, dr += d) {
+  for (long t = 0; t < n; t++, dx += stride(d), x += stride(d), dr += stride(d)) {
     if (!norm) { for (long i = 0; i < d; i++) dr[i] += dx[i]; continue; }
     Vec sum = {}, dot = {};
     for (long i = 0; i < d; i++) { sum += dx[i]; dot += dx[i] * x[i]; }
@@ -330,7 +362,7 @@ static void philox(const Dropout& drop, uint32_t site, const Words& item, const 
 // y = x dropped out, for n tokens at `position`. Used on gradients too: masks are computed twice rather than kept.
 static void drop_out(const Dropout& drop, Site site, long layer, const Words& item, const Ints* position,
     const Vec* x, long n, long width, Vec* y) {
-  for (long t = 0; t < n; t++, x += width, y += width)
+  for (long t = 0; t < n; t++, x += stride(width), y += stride(width))
     for (long i = 0; i < width; i += 4) {
       Words word[4];
       philox(drop, site << 16 | uint32_t(layer), item, (Words)position[t] << 16 | uint32_t(i / 4), word);
@@ -471,6 +503,23 @@ struct Block {  // names of activations: x* normalised input, r* 1 / deviation o
       *b_out;
 };
 
+struct Queries {  // of an attention layer: the last position that each may read, which is its own
+  long n;
+  Ints* seen;             // lane by lane
+  int32_t *least, *most;  // over the lanes
+
+  void allocate(Arena& arena, long n) {
+    seen = arena.take<Ints>(n), least = arena.take<int32_t>(n), most = arena.take<int32_t>(n);
+  }
+  void set(long query, const Ints& last) {
+    seen[query] = last, least[query] = most[query] = last[0];
+    for (int l = 1; l < LANES; l++) {
+      least[query] = last[l] < least[query] ? last[l] : least[query];
+      most[query] = last[l] > most[query] ? last[l] : most[query];
+    }
+  }
+};
+
 struct Slice {
   const Shape& m;
   const Batch& batch;
@@ -478,12 +527,14 @@ struct Slice {
   const float* weights;  // flat, in the order of mechproc.model.state.tensor_shapes
   float* gradient;       // the same; nullptr: forward only
   long d, D, n_pos;
+  long ds, Ds, kvs, Ms, Vs;  // strides of rows of d_model, D, 2 D, d_mlp, d_vocab
   const float *W_E, *W_pos, *ln_w, *ln_b, *W_U, *b_U;
   Block* blocks;
   Linear unembed;
   Vec *residual, *at_places, *xf, *rf, *logits, *d_residual, *d_places, *dx, *dx_places, *d_hidden, *dz, *dqs, *dkvs,
       *weight, *branch;
-  Ints *place_pos, *place_target, *seen;
+  Queries all, places;  // every position; those where there is loss
+  Ints* place_target;
   int64_t* place_item;  // [place][lane], index into batch.real
   int64_t item[LANES];
   Words item_word;
@@ -492,8 +543,8 @@ struct Slice {
   Slice(const Shape& m, const Batch& batch, const Dropout* drop, const float* weights, float* gradient, bool train,
       Arena& arena)
       : m(m), batch(batch), drop(drop), weights(weights), gradient(gradient), d(m.d_model), D(m.n_heads * m.d_head),
-          n_pos(batch.n_pos) {
-    const long T = n_pos, S = batch.n_places, M = m.d_mlp, V = m.d_vocab, most = T > S ? T : S;
+          n_pos(batch.n_pos), ds(stride(d)), Ds(stride(D)), kvs(stride(2 * D)), Ms(stride(m.d_mlp)), Vs(stride(m.d_vocab)) {
+    const long T = n_pos, S = batch.n_places, M = m.d_mlp, most = T > S ? T : S;
     blocks = arena.take<Block>(m.n_layers);
     Block counted;
     for (long l = 0; l < m.n_layers; l++) {
@@ -501,26 +552,26 @@ struct Slice {
       const long nq = l == m.n_layers - 1 ? S : T;
       b.q.allocate(arena, d, D, train), b.kv.allocate(arena, d, 2 * D, train), b.o.allocate(arena, D, d, train);
       if (M) b.in.allocate(arena, d, M, train), b.out.allocate(arena, M, d, train);
-      b.x1 = arena.take<Vec>(T * d), b.r1 = arena.take<Vec>(T);
-      b.xq = l == m.n_layers - 1 ? arena.take<Vec>(S * d) : b.x1;
-      b.qs = arena.take<Vec>(nq * D), b.kvs = arena.take<Vec>(T * (2 * D)), b.z = arena.take<Vec>(nq * D);
+      b.x1 = arena.take<Vec>(T * ds), b.r1 = arena.take<Vec>(T);
+      b.xq = l == m.n_layers - 1 ? arena.take<Vec>(S * ds) : b.x1;
+      b.qs = arena.take<Vec>(nq * Ds), b.kvs = arena.take<Vec>(T * kvs), b.z = arena.take<Vec>(nq * Ds);
       b.e = arena.take<Vec>(m.n_heads * nq * T), b.inverse = arena.take<Vec>(nq * m.n_heads);
       if (M) {
-        b.x2 = arena.take<Vec>(nq * d), b.r2 = arena.take<Vec>(nq);
-        b.hidden = arena.take<Vec>(nq * M), b.slope = arena.take<Vec>(nq * M);
+        b.x2 = arena.take<Vec>(nq * ds), b.r2 = arena.take<Vec>(nq);
+        b.hidden = arena.take<Vec>(nq * Ms), b.slope = arena.take<Vec>(nq * Ms);
       }
     }
-    unembed.allocate(arena, d, V, train);
-    xf = arena.take<Vec>(S * d), rf = arena.take<Vec>(S), logits = arena.take<Vec>(S * V);
-    residual = arena.take<Vec>(T * d), at_places = arena.take<Vec>(S * d);
-    branch = arena.take<Vec>(most * d);
-    weight = arena.take<Vec>(S), place_pos = arena.take<Ints>(S), place_target = arena.take<Ints>(S);
-    seen = arena.take<Ints>(T), place_item = arena.take<int64_t>(S * LANES);
+    unembed.allocate(arena, d, m.d_vocab, train);
+    xf = arena.take<Vec>(S * ds), rf = arena.take<Vec>(S), logits = arena.take<Vec>(S * Vs);
+    residual = arena.take<Vec>(T * ds), at_places = arena.take<Vec>(S * ds);
+    branch = arena.take<Vec>(most * ds);
+    weight = arena.take<Vec>(S), place_target = arena.take<Ints>(S), all.allocate(arena, T), places.allocate(arena, S);
+    place_item = arena.take<int64_t>(S * LANES);
     if (train) {
-      d_residual = arena.take<Vec>(T * d), d_places = arena.take<Vec>(S * d);
-      dx = arena.take<Vec>(most * d), dx_places = arena.take<Vec>(S * d);
-      d_hidden = arena.take<Vec>(most * M), dz = arena.take<Vec>(most * D), dqs = arena.take<Vec>(most * D);
-      dkvs = arena.take<Vec>(T * (2 * D));
+      d_residual = arena.take<Vec>(T * ds), d_places = arena.take<Vec>(S * ds);
+      dx = arena.take<Vec>(most * ds), dx_places = arena.take<Vec>(S * ds);
+      d_hidden = arena.take<Vec>(most * Ms), dz = arena.take<Vec>(most * Ds), dqs = arena.take<Vec>(most * Ds);
+      dkvs = arena.take<Vec>(T * kvs);
     }
   }
 
@@ -553,7 +604,7 @@ struct Slice {
     next_norm(ln_w, ln_b);
     W_U = m.tied ? W_E : next(d * m.d_vocab), b_U = m.unembed_bias ? next(m.d_vocab) : nullptr;
     unembed.pack(0, m.d_vocab, m.tied ? 1 : m.d_vocab, W_U, b_U, 1, ln_w, ln_b);
-    for (long t = 0; t < n_pos; t++) seen[t] = Ints{} + int32_t(t);
+    for (long t = 0; t < n_pos; t++) all.set(t, Ints{} + int32_t(t));
     if (!gradient) return;
     memset(gradient, 0, (at - weights) * sizeof(float));
     for_each_linear([](Linear& x) { x.prepare_backward(); });
@@ -608,18 +659,20 @@ struct Slice {
         if (pos < 0 || pos >= n_pos) return BAD_POSITION;
         if (target < 0 || target >= m.d_vocab) return BAD_TARGET;
         const long place = count[l]++;
-        if (place == S) weight[S] = Vec{}, place_pos[S] = Ints{} - 1, place_target[S] = Ints{}, S++;
-        weight[place][l] = 1, place_pos[place][l] = int32_t(pos), place_target[place][l] = int32_t(target);
+        if (place == S) weight[S] = Vec{}, places.seen[S] = Ints{} - 1, place_target[S] = Ints{}, S++;
+        weight[place][l] = 1, places.seen[place][l] = int32_t(pos), place_target[place][l] = int32_t(target);
         place_item[place * LANES + l] = at;
         if (pos > last[l]) last[l] = int32_t(pos);
       }
       if (last[l] >= T) T = last[l] + 1;
     }
     for (long n = 0; n < S; n++) {  // a lane without this place computes one of the same length, with weight 0
+      const Ints pos = places.seen[n];
       int32_t longest = 0;
-      for (int l = 0; l < LANES; l++) longest = place_pos[n][l] > longest ? place_pos[n][l] : longest;
-      place_pos[n] = place_pos[n] < 0 ? Ints{} + longest : place_pos[n];
+      for (int l = 0; l < LANES; l++) longest = pos[l] > longest ? pos[l] : longest;
+      places.set(n, pos < 0 ? Ints{} + longest : pos);
     }
+    all.n = T, places.n = S;
     for (long l = 0; l < LANES; l++)
       for (long t = 0; t < T; t++)
         if (uint64_t(batch.tokens[item[l] * n_pos + t]) >= uint64_t(m.d_vocab)) return BAD_TOKEN;
@@ -631,7 +684,7 @@ struct Slice {
   // residual = W_E[token] + W_pos. Rows are read whole and transposed into lanes.
   void embed(long T) {
     for (long t = 0; t < T; t++) {
-      Vec* r = residual + t * d;
+      Vec* r = residual + t * ds;
       long i = 0;
       for (; i + LANES <= d; i += LANES) {
         Vec rows[LANES];
@@ -646,7 +699,7 @@ struct Slice {
   void embed_backward(long T) {
     float *g_E = grad(W_E), *g_pos = grad(W_pos);
     for (long t = 0; t < T; t++) {
-      const Vec* r = d_residual + t * d;
+      const Vec* r = d_residual + t * ds;
       long i = 0;
       for (; i + LANES <= d; i += LANES) {
         Vec rows[LANES], sum = load(g_pos + t * d + i);
@@ -666,65 +719,82 @@ struct Slice {
     }
   }
 
+  // f(position, lanes that are there) for each position that occurs; groups have few, because items are sorted.
+  template <class F>
+  INLINE void for_positions(const Ints& positions, F&& f) const {
+    for (int l = 0; l < LANES; l++) {
+      bool new_one = true;
+      for (int before = 0; before < l; before++) new_one &= positions[before] != positions[l];
+      if (new_one) f(long(positions[l]), positions == positions[l]);
+    }
+  }
   // to[place][i] = from[position of the place][i], which differs between lanes
   void gather(const Vec* from, long S, Vec* to) const {
     for (long n = 0; n < S; n++)
-      for (long l = 0; l < LANES; l++) for (long i = 0; i < d; i++) to[n * d + i][l] = from[place_pos[n][l] * d + i][l];
+      for_positions(places.seen[n], [&](long pos, Ints here) INLINE {
+        for (long i = 0; i < d; i++) to[n * ds + i] = here ? from[pos * ds + i] : to[n * ds + i];
+      });
   }
   void scatter_add(const Vec* from, long S, Vec* to) const {
     for (long n = 0; n < S; n++)
-      for (long l = 0; l < LANES; l++) for (long i = 0; i < d;
-          i++) to[place_pos[n][l] * d + i][l] += from[n * d + i][l];
+      for_positions(places.seen[n], [&](long pos, Ints here) INLINE {
+        for (long i = 0; i < d; i++) to[pos * ds + i] += here ? from[n * ds + i] : Vec{};
+      });
   }
 
+  // N queries of one head from query `first` on; e moves on behind what they take
   template <int D_HEAD, int N, bool DROP>
-  void attention_tile(Block& b, bool back, const Ints* limit, long first, Vec*& e) {
-    int32_t least = INT32_MAX, most = 0;
-    for (int n = 0; n < N; n++)
-      for (int l = 0; l < LANES; l++) {
-        int32_t x = limit[first + n][l];
-        least = x < least ? x : least, most = x > most ? x : most;
-      }
-    const long n_keys = most + 1, at = first * D;
-    for (long h = 0; h < m.n_heads; h++, e += n_keys * N) {
-      const Vec *k = b.kvs + h * D_HEAD, *v = k + D, *q = b.qs + at + h * D_HEAD;
-      Vec *z = b.z + at + h * D_HEAD, *inverse = b.inverse + first * m.n_heads + h;
-      if (!back) {
-        const PatternMask mask{drop, uint32_t(&b - blocks), uint32_t(h * m.n_ctx), item_word};
-        attend<D_HEAD, N, DROP>(q, D, k, v, (2 * D), least + 1, n_keys, limit + first, e, inverse, m.n_heads, z, D,
-            mask);
-        continue;
-      }
-      constexpr int B = N == 1 ? 1 : QUERIES_BACK<D_HEAD>;
-      Vec *dk = dkvs + h * D_HEAD, *dv = dk + D;
-      for (long t = 0; t < N; t += B)
-        attend_backward<D_HEAD, B, N, DROP>(q + t * D, D, k, v, (2 * D), n_keys, e + t, inverse + t * m.n_heads,
-            m.n_heads,
-                                      z + t * D, dz + at + h * D_HEAD + t * D, D, dqs + at + h * D_HEAD + t * D, dk, dv,
-                                            DROP ? drop->scale : 1.0f);
+  void attention_tile(Block& b, bool back, const Queries& queries, long h, long first, Vec*& e) {
+    long least = queries.least[first], most = queries.most[first];
+    for (int n = 1; n < N; n++) {
+      least = queries.least[first + n] < least ? queries.least[first + n] : least;
+      most = queries.most[first + n] > most ? queries.most[first + n] : most;
     }
+    const long n_keys = most + 1, at = first * Ds + h * D_HEAD;
+    const Vec *k = b.kvs + h * D_HEAD, *v = k + D, *q = b.qs + at;
+    Vec *z = b.z + at, *inverse = b.inverse + first * m.n_heads + h;
+    if (back) {
+      constexpr int B = QUERIES_BACK<D_HEAD> < N ? QUERIES_BACK<D_HEAD> : N;
+      Vec *dk = dkvs + h * D_HEAD, *dv = dk + D;
+      auto back_from = [&](auto n, long t) INLINE {
+        attend_backward<D_HEAD, n, N, DROP>(q + t * Ds, Ds, k, v, kvs, n_keys, e + t, inverse + t * m.n_heads,
+            m.n_heads, z + t * Ds, dz + at + t * Ds, Ds, dqs + at + t * Ds, dk, dv, DROP ? drop->scale : 1.0f);
+      };
+      for (long t = 0; t + B <= N; t += B) back_from(std::integral_constant<int, B>{}, t);
+      if constexpr (N % B) back_from(std::integral_constant<int, 1>{}, N - 1);
+    } else {
+      const PatternMask mask{drop, uint32_t(&b - blocks), uint32_t(h * m.n_ctx), item_word};
+      attend<D_HEAD, N, DROP>(q, Ds, k, v, kvs, least + 1, n_keys, queries.seen + first, e, inverse, m.n_heads, z, Ds,
+          mask);
+    }
+    e += n_keys * N;
   }
 
+  // Head after head, so that its keys and values stay in the first-level cache for all queries.
   template <int D_HEAD, bool DROP>
-  void attention_heads(Block& b, bool back, const Ints* limit, long n_queries) {
+  void attention_heads(Block& b, bool back, const Queries& queries) {
     constexpr int N = QUERIES<D_HEAD>;
     Vec* e = b.e;
-    long t = 0;
-    for (; t + N <= n_queries; t += N) attention_tile<D_HEAD, N, DROP>(b, back, limit, t, e);
-    for (; t < n_queries; t++) attention_tile<D_HEAD, 1, DROP>(b, back, limit, t, e);
+    for (long h = 0; h < m.n_heads; h++) {
+      long t = 0;
+      for (; t + N <= queries.n; t += N) attention_tile<D_HEAD, N, DROP>(b, back, queries, h, t, e);
+      if constexpr (N > 2) if (queries.n - t == 3) attention_tile<D_HEAD, 3, DROP>(b, back, queries, h, t, e), t += 3;
+      if constexpr (N > 2) if (queries.n - t == 2) attention_tile<D_HEAD, 2, DROP>(b, back, queries, h, t, e), t += 2;
+      if (queries.n - t == 1) attention_tile<D_HEAD, 1, DROP>(b, back, queries, h, t, e);
+    }
   }
 
   template <bool DROP>
-  void attention_widths(Block& b, bool back, const Ints* limit, long n_queries) {
+  void attention_widths(Block& b, bool back, const Queries& queries) {
     switch (m.d_head) {
-      case 4: return attention_heads<4, DROP>(b, back, limit, n_queries);
-      case 8: return attention_heads<8, DROP>(b, back, limit, n_queries);
-      case 16: return attention_heads<16, DROP>(b, back, limit, n_queries);
-      default: return attention_heads<32, DROP>(b, back, limit, n_queries);
+      case 4: return attention_heads<4, DROP>(b, back, queries);
+      case 8: return attention_heads<8, DROP>(b, back, queries);
+      case 16: return attention_heads<16, DROP>(b, back, queries);
+      default: return attention_heads<32, DROP>(b, back, queries);
     }
   }
-  void attention(Block& b, bool back, const Ints* limit, long n_queries) {
-    drop ? attention_widths<true>(b, back, limit, n_queries) : attention_widths<false>(b, back, limit, n_queries);
+  void attention(Block& b, bool back, const Queries& queries) {
+    drop ? attention_widths<true>(b, back, queries) : attention_widths<false>(b, back, queries);
   }
 
   // r += x W + b of a matrix that writes into the residual stream, dropped out if that is asked for
@@ -732,7 +802,7 @@ struct Slice {
     if (!drop) return matrix.forward(x, n, r, true);
     matrix.forward(x, n, branch);
     drop_out(*drop, site, layer, item_word, position, branch, n, d, branch);
-    for (long k = 0; k < n * d; k++) r[k] += branch[k];
+    for (long t = 0; t < n; t++) for (long i = 0; i < d; i++) r[t * ds + i] += branch[t * ds + i];
   }
   // The gradient of what such a matrix wrote
   const Vec* written(const Vec* dr, long n, Site site, long layer, const Ints* position) {
@@ -744,55 +814,73 @@ struct Slice {
   void activate_rows(Block& b, long from, long n) {
     for (long t = from; t < from + n; t++)
       for (long j = 0; j < m.d_mlp; j++) {
-        Vec& x = b.hidden[t * m.d_mlp + j];
-        activate<ACT>(x, x, b.slope[t * m.d_mlp + j]);
+        Vec& x = b.hidden[t * Ms + j];
+        activate<ACT>(x, x, b.slope[t * Ms + j]);
       }
   }
 
   void forward(long T, long S) {
     const float eps = float(m.eps);
     embed(T);
-    if (drop) drop_out(*drop, EMBED, 0, item_word, seen, residual, T, d, residual);
+    if (drop) drop_out(*drop, EMBED, 0, item_word, all.seen, residual, T, d, residual);
     Vec* r = residual;
     for (long l = 0; l < m.n_layers; l++) {
       Block& b = blocks[l];
       const bool pruned = l == m.n_layers - 1;
-      const long n = pruned ? S : T;
-      const Ints* position = pruned ? place_pos : seen;
+      const Queries& queries = pruned ? places : all;
+      const long n = queries.n;
+      const Ints* position = queries.seen;
       normalize(r, T, d, m.norm, eps, b.x1, b.r1);
       b.kv.forward(b.x1, T, b.kvs);
       if (pruned) gather(b.x1, S, b.xq), gather(r, S, at_places), r = at_places;
       b.q.forward(b.xq, n, b.qs);
-      attention(b, false, position, n);
+      attention(b, false, queries);
       for (long t = 0; t < n; t += CHUNK) {
         const long c = n - t < CHUNK ? n - t : CHUNK;
-        Vec* rt = r + t * d;
-        write(b.o, b.z + t * D, c, ATTN_OUT, l, position + t, rt);
+        Vec* rt = r + t * ds;
+        write(b.o, b.z + t * Ds, c, ATTN_OUT, l, position + t, rt);
         if (!m.d_mlp) continue;
-        normalize(rt, c, d, m.norm, eps, b.x2 + t * d, b.r2 + t);
-        b.in.forward(b.x2 + t * d, c, b.hidden + t * m.d_mlp);
+        normalize(rt, c, d, m.norm, eps, b.x2 + t * ds, b.r2 + t);
+        b.in.forward(b.x2 + t * ds, c, b.hidden + t * Ms);
         if (m.activation == GELU_NEW) activate_rows<GELU_NEW>(b, t, c);
         else if (m.activation == GELU) activate_rows<GELU>(b, t, c);
         else activate_rows<RELU>(b, t, c);
-        write(b.out, b.hidden + t * m.d_mlp, c, MLP_OUT, l, position + t, rt);
+        write(b.out, b.hidden + t * Ms, c, MLP_OUT, l, position + t, rt);
       }
     }
     normalize(r, S, d, m.norm, eps, xf, rf);
     unembed.forward(xf, S, logits);
   }
 
+  // f(v % 4, v) for v = 0 .. n-1
+  template <class F>
+  INLINE void for_fours(long n, F&& f) const {
+    long v = 0;
+    for (; v + 4 <= n; v += 4) unroll<4>([&](auto k) INLINE { f(k, v + k); });
+    for (; v < n; v++) f(std::integral_constant<int, 0>{}, v);
+  }
+
   // Sums the cross-entropy, marks correct predictions (ties go to the smaller token) and turns logits into their gradients.
   double loss(long S, uint8_t* correct) {
     double total = 0;
     for (long n = 0; n < S; n++) {
-      Vec *x = logits + n * m.d_vocab, top = x[0], sum = {}, chosen;
-      Ints best = {};
-      for (long v = 1; v < m.d_vocab; v++) {
-        Ints more = x[v] > top;
-        top = more ? x[v] : top, best = more ? Ints{} + int32_t(v) : best;
-      }
+      Vec* x = logits + n * Vs;
+      // Four tokens at a time, because each step of a maximum or a sum waits for the one before it.
+      Vec tops[4] = {x[0], x[0], x[0], x[0]}, sums[4] = {}, chosen;
+      Ints firsts[4];
+      for_fours(m.d_vocab, [&](auto k, long v) INLINE { tops[k] = x[v] > tops[k] ? x[v] : tops[k]; });
+      for (int k = 1; k < 4; k++) tops[0] = tops[k] > tops[0] ? tops[k] : tops[0];
+      const Vec top = tops[0];
       for (int l = 0; l < LANES; l++) chosen[l] = x[place_target[n][l]][l];
-      for (long v = 0; v < m.d_vocab; v++) x[v] = exp2((x[v] - top) * LOG2_E), sum += x[v];
+      for (int k = 0; k < 4; k++) firsts[k] = Ints{} + INT32_MAX;
+      for_fours(m.d_vocab, [&](auto k, long v) INLINE {
+        const Ints here = Ints{} + int32_t(v);
+        firsts[k] = x[v] == top && here < firsts[k] ? here : firsts[k];
+        x[v] = exp2((x[v] - top) * LOG2_E), sums[k] += x[v];
+      });
+      for (int k = 1; k < 4; k++) firsts[0] = firsts[k] < firsts[0] ? firsts[k] : firsts[0], sums[0] += sums[k];
+      const Ints best = firsts[0];
+      const Vec sum = sums[0];
       const Vec share = weight[n] / sum;
       for (int l = 0; l < LANES; l++) {
         if (weight[n][l] == 0) continue;
@@ -806,25 +894,26 @@ struct Slice {
   }
 
   void backward(long T, long S) {
-    memset(d_places, 0, S * d * sizeof(Vec)), memset(d_residual, 0, T * d * sizeof(Vec));
+    memset(d_places, 0, S * ds * sizeof(Vec)), memset(d_residual, 0, T * ds * sizeof(Vec));
     unembed.backward_weights(xf, logits, S);
     unembed.backward_input(logits, S, dx);
     normalize_backward(dx, xf, rf, S, d, m.norm, d_places);
     for (long l = m.n_layers - 1; l >= 0; l--) {
       Block& b = blocks[l];
       const bool pruned = l == m.n_layers - 1;
-      const long n = pruned ? S : T, M = m.d_mlp;
-      const Ints* position = pruned ? place_pos : seen;
+      const Queries& queries = pruned ? places : all;
+      const long n = queries.n, M = m.d_mlp;
+      const Ints* position = queries.seen;
       Vec* dr = pruned ? d_places : d_residual;
       if (M) {
         const Vec* dy = written(dr, n, MLP_OUT, l, position);
         b.out.backward_weights(b.hidden, dy, n);
         for (long t = 0; t < n; t += CHUNK) {
           const long c = n - t < CHUNK ? n - t : CHUNK;
-          Vec* dh = d_hidden + t * M;
-          b.out.backward_input(dy + t * d, c, dh);
-          for (long k = 0; k < c * M; k++) dh[k] *= b.slope[t * M + k];
-          b.in.backward_input(dh, c, dx + t * d);
+          Vec* dh = d_hidden + t * Ms;
+          b.out.backward_input(dy + t * ds, c, dh);
+          for (long s = 0; s < c; s++) for (long j = 0; j < M; j++) dh[s * Ms + j] *= b.slope[(t + s) * Ms + j];
+          b.in.backward_input(dh, c, dx + t * ds);
         }
         b.in.backward_weights(b.x2, d_hidden, n);
         normalize_backward(dx, b.x2, b.r2, n, d, m.norm, dr);
@@ -832,8 +921,8 @@ struct Slice {
       const Vec* dy = written(dr, n, ATTN_OUT, l, position);
       b.o.backward_weights(b.z, dy, n);
       b.o.backward_input(dy, n, dz);
-      memset(dkvs, 0, T * (2 * D) * sizeof(Vec));
-      attention(b, true, position, n);
+      memset(dkvs, 0, T * kvs * sizeof(Vec));
+      attention(b, true, queries);
       b.q.backward_weights(b.xq, dqs, n);
       b.kv.backward_weights(b.x1, dkvs, T);
       b.kv.backward_input(dkvs, T, dx);
@@ -841,7 +930,7 @@ struct Slice {
       if (pruned) scatter_add(dx_places, S, dx), scatter_add(d_places, S, d_residual);
       normalize_backward(dx, b.x1, b.r1, T, d, m.norm, d_residual);
     }
-    if (drop) drop_out(*drop, EMBED, 0, item_word, seen, d_residual, T, d, d_residual);
+    if (drop) drop_out(*drop, EMBED, 0, item_word, all.seen, d_residual, T, d, d_residual);
     embed_backward(T);
   }
 };

@@ -19,8 +19,9 @@ from mechproc.model.state import State, n_parameters, tensor_shapes
 from mechproc.training.dropout import PhiloxDropout
 from mechproc.training.engines.cpu.build import library
 
-SLICES = 8
-"""Most slices a batch is cut into. The cut depends only on the batch and the SIMD width, and the slices' gradients are
+SLICES, GROUPS_IN_SLICE = 4, 4
+"""Most slices a batch is cut into, and fewest groups of lanes in each: a slice packs the weights and unpacks its gradients
+anew, which costs as much as a few groups. The cut depends only on the batch and the SIMD width, and the slices' gradients are
 added in their order, so the bits are the same for any number of threads."""
 HEAD_WIDTHS = (4, 8, 16, 32)
 _ACTIVATIONS = ("gelu_new", "gelu", "relu")
@@ -196,7 +197,7 @@ class CpuKernel:
         """
         order = np.argsort(np.where(real, positions, -1).max(1), kind="stable")
         groups = [order[i : i + self.lanes] for i in range(0, len(order), self.lanes)]
-        n_slices = min(SLICES, len(groups))
+        n_slices = min(SLICES, max(1, len(groups) // GROUPS_IN_SLICE))
         return [np.concatenate(groups[k::n_slices]) for k in range(n_slices)]
 
     def _workers(self) -> ThreadPoolExecutor:

@@ -282,8 +282,8 @@ def test_models_it_does_not_cover_are_refused_with_the_reason():
 FAULTS = {
     "one element": ("g_bias[j] += sb[column + j] * scale;", "g_bias[j] += sb[column + j] * scale * (j != 3);"),
     "one head": (
-        "dqs + at + h * D_HEAD + t * D, dk, dv,",
-        "dqs + at + h * D_HEAD + t * D, h == 1 ? dv : dk, dv,",
+        "dqs + at + t * Ds, dk, dv,",
+        "dqs + at + t * Ds, h == 1 ? dv : dk, dv,",
     ),
     "an omitted term": ("dx[i] * rs[t] - sum - x[i] * dot;", "dx[i] * rs[t] - sum;"),
     "a slope": ("* (1.0f + 3 * a * xx);", "* (1.0f + 2 * a * xx);"),
