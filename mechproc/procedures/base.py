@@ -239,10 +239,9 @@ class Procedure(Config, ABC):
         low, high = int(rows.min()), int(rows.max())
         require(low >= 0 and high < self.d_vocab, "tokens", (low, high), f"0 to {self.d_vocab - 1}, the vocabulary")
         whole = np.pad(rows.astype(np.int64), ((0, 0), (0, self.n_ctx - rows.shape[1])), constant_values=self.pad)
-        if n_tokens is None:
-            n_tokens = self.n_ctx - (whole[:, ::-1] != self.pad).argmax(axis=1)
-            n_tokens = np.where((whole != self.pad).any(axis=1), n_tokens, 0)
-        counts = np.asarray(n_tokens).astype(np.int64)
+        is_token = whole != self.pad
+        found = np.where(is_token.any(axis=1), self.n_ctx - is_token[:, ::-1].argmax(axis=1), 0)
+        counts = found if n_tokens is None else np.asarray(n_tokens).astype(np.int64)
         require(counts.shape == (len(rows),), "shape of n_tokens", counts.shape, f"[{len(rows)}], one for each item")
         return self._annotated(whole, counts, latents)
 
