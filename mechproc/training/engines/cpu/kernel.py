@@ -20,9 +20,9 @@ from mechproc.training.dropout import PhiloxDropout
 from mechproc.training.engines.cpu.build import library
 
 SLICES, GROUPS_IN_SLICE = 4, 4
-"""Most slices a batch is cut into, and fewest groups of lanes in each: a slice packs the weights and unpacks its gradients
-anew, which costs as much as a few groups. The cut depends only on the batch and the SIMD width, and the slices' gradients are
-added in their order, so the bits are the same for any number of threads."""
+"""Most slices that a batch is cut into, and fewest groups of lanes in each: a slice packs the weights and unpacks its
+gradients anew, which costs as much as a few groups. The cut depends only on the batch and the SIMD width, and the
+slices' gradients are added in their order, so the bits are the same for any number of threads."""
 HEAD_WIDTHS = (4, 8, 16, 32)
 _ACTIVATIONS = ("gelu_new", "gelu", "relu")
 _REFUSALS = {
