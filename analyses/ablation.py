@@ -1,9 +1,9 @@
 """What a model loses when a part of it is taken out: zero, mean and resample ablation.
 
 **Alignment.** Mean and resample put into a position what the part does at the same position of other items *of the same
-layout* (see ``analyses.alignment``). The mean of a part is taken for each layout over reference items of the validation
-split; an item is resampled from another test item of its layout. Items whose layout is too rare for that are left
-out of the intact score and the ablated one alike, and counted.
+layout* (see ``analyses.interventions.items``). The mean of a part is taken for each layout over reference items of the
+validation split; an item is resampled from another test item of its layout. Items whose layout is too rare for that are
+left out of the intact score and the ablated one alike, and counted.
 
 **Controls.** Before anything is measured, every part is replaced by its own activation, which must leave the logits as
 they are, bit for bit. A hook that does not fire is an error of the model's.
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from analyses.alignment import Layout, cut, derangement, frequent, layouts, longest_first
+from analyses.interventions.items import Layout, cut, derangement, frequent, layouts, longest_first
 from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import ConfigError, PartError, require
 from mechproc.model.config import ModelConfig

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import analyses.models
 from analyses import ablation
-from analyses.alignment import cut, derangement, frequent, layouts, longest_first
+from analyses.interventions.items import cut, derangement, frequent, layouts, longest_first
 from mechproc.errors import ConfigError, PartError
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward
