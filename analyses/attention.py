@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analyses.interventions.patch import run_with_activations
+from analyses.interventions.trace import require_finite
 from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
-from mechproc.result import Result
+from mechproc.result import Label, Result
 
 MAX_PATTERN_ITEMS = 64
 """Items whose whole patterns are returned."""
@@ -40,7 +42,7 @@ def patterns(model: HookedTransformer, items: Items) -> Result:
         f"1 to {MAX_PATTERN_ITEMS}; take a few with Items.take",
     )
     n_pos = int(items.n_tokens.max())
-    layers = [p.double().cpu().numpy() for _, layer in _patterns(by_seed([model])[0], items) for p in layer]
+    layers = [p.double().cpu().numpy() for _, layer in _patterns(by_seed([model])[0], items, 0) for p in layer]
     values = np.stack(layers).transpose(0, 2, 1, 3, 4)[..., :n_pos, :n_pos].copy()
     padding = np.argwhere(np.arange(n_pos) >= items.n_tokens[:, None])
     for item, query in padding:
@@ -82,9 +84,9 @@ def scores(
     uniform = {name: _uniform(weight) for name, weight in weights.items()}
     known = [name for name in masks if uniform[name] is not None]
     values = np.full((len(masks), cfg.n_layers, cfg.n_heads, len(found)), np.nan)
-    for column, model in enumerate(found.values()):
+    for column, (seed, model) in enumerate(found.items()):
         sums = {name: np.zeros((cfg.n_layers, cfg.n_heads)) for name in known}
-        for batch, layers in _patterns(model, items):
+        for batch, layers in _patterns(model, items, seed):
             for name in known:
                 weight = torch.from_numpy(weights[name][batch])
                 for layer, pattern in enumerate(layers):
@@ -150,14 +152,13 @@ def before_after(before: Result, after: Result, ranked_by: Literal["before", "af
 
 
 @torch.inference_mode()
-def _patterns(model: HookedTransformer, items: Items) -> Iterator[tuple[slice, list[Tensor]]]:
+def _patterns(model: HookedTransformer, items: Items, seed: Label) -> Iterator[tuple[slice, list[Tensor]]]:
     """For each batch of items, the patterns of every layer, each [item, head, query, key]."""
+    model.require_no_hooks()
     hooks = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
     for batch in batches(len(items)):
-        tokens = torch.from_numpy(items.tokens[batch])
-        cache: dict[str, Any] = model.run_with_cache(
-            tokens, return_type=None, names_filter=hooks, return_cache_object=False
-        )[1]
+        logits, cache = run_with_activations(model, items.take(batch), hooks)
+        require_finite(logits, seed)
         yield batch, [cache[hook] for hook in hooks]
 
 

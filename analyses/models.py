@@ -23,15 +23,17 @@ BATCH_ITEMS = 64
 
 
 def by_seed(models: Models) -> dict[Label, HookedTransformer]:
-    """The models by seed. Errors: ``ConfigError`` for none, for shapes that differ, for models that read vectors."""
+    """The models by seed. Errors: ``ConfigError`` for none, for what is no model, and for shapes that differ."""
     require(
         isinstance(models, (Mapping, Sequence)), "models", type(models).__name__, "models by seed, or a list of them"
     )
     pairs = models.items() if isinstance(models, Mapping) else enumerate(models)
     found: dict[Label, HookedTransformer] = dict(pairs)
     require(len(found) > 0, "models", found, "at least one")
+    for seed, model in found.items():
+        is_model = isinstance(model, HookedTransformer)
+        require(is_model, f"model of seed {seed}", type(model).__name__, "a HookedTransformer")
     (first_seed, first), *_ = found.items()
-    require(first.cfg.input == "tokens", "input", first.cfg.input, "'tokens': procedures are made of tokens")
     for seed, model in found.items():
         if model.cfg != first.cfg:
             ours, theirs = first.cfg.to_dict(), model.cfg.to_dict()

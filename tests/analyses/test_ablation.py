@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 import analyses.models
 from analyses import ablation
-from analyses.alignment import cut, derangement, frequent, layouts, longest_first
+from analyses.interventions import patch, stand_ins
+from analyses.interventions.items import cut, derangement, frequent, layouts, longest_first
 from mechproc.errors import ConfigError, PartError
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward
@@ -142,7 +143,7 @@ class TestAgainstWeights:
     @pytest.mark.parametrize("kind", list(Ablation))
     def test_the_size_of_a_batch_changes_nothing(self, kind, monkeypatch):
         model = HookedTransformer(self.cfg, init_state(self.cfg, 3))
-        monkeypatch.setattr(ablation, "REFERENCE_ITEMS", 300)
+        monkeypatch.setattr(stand_ins, "REFERENCE_ITEMS", 300)
         whole = ablation.run([model], self.task, ablation=kind, metric="loss", n_items=60)
         monkeypatch.setattr(analyses.models, "BATCH_ITEMS", 7)
         cut = ablation.run([model], self.task, ablation=kind, metric="loss", n_items=60)
@@ -150,9 +151,9 @@ class TestAgainstWeights:
         np.testing.assert_allclose(cut.values, whole.values, rtol=1e-4, atol=1e-7)
         assert cut.metadata == whole.metadata
 
-    def test_survey_marks_what_is_undefined(self):
+    def test_compare_marks_what_is_undefined(self):
         model = HookedTransformer(self.cfg, init_state(self.cfg, 3))
-        result = ablation.survey([model], self.task, n_items=40)
+        result = ablation.compare([model], self.task, n_items=40)
         assert result.axes == ("ablation", "part", "seed")
         heads = ["L0.H0", "L0.H1", "L0.H0.QK", "L0.H1.QK", "L0.H0.OV", "L0.H1.OV"]
         assert result.coordinates["part"][:10] == ("embed", "pos", *heads, "L0.mlp", "L1.H0")
@@ -178,7 +179,7 @@ class TestRefusals:
             ablation.run([planted()], PAIRS, ["L0.H1", "L0.H0.QK"])
 
     def test_a_part_that_does_not_exist(self):
-        for ask in (ablation.run, ablation.survey):
+        for ask in (ablation.run, ablation.compare):
             with pytest.raises(PartError, match=r"L0\.mlp"):
                 ask([planted()], PAIRS, ["L0.mlp"])
 
@@ -210,7 +211,7 @@ class TestRefusals:
             ablation.run({4: model}, PAIRS)
 
     def test_a_no_op_that_changes_something(self, monkeypatch):
-        monkeypatch.setattr(ablation, "_replace", lambda activation, hook, site, stand_in: 1.01 * stand_in)
+        monkeypatch.setattr(patch, "_replace", lambda activation, hook, patch: 1.01 * activation)
         with pytest.raises(RuntimeError, match=r"L0\.H0: replacing the activation by itself"):
             ablation.run([planted()], PAIRS)
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import analyses.models
 from analyses import attention
-from mechproc.errors import ConfigError
+from mechproc.errors import ConfigError, PartError
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
@@ -170,8 +171,25 @@ class TestMatching:
             attention.match_heads(self.scores(self.FIRST).select(mask="answer"))
 
 
-def test_vectors_are_refused():
-    cfg = ModelConfig(n_layers=1, n_heads=1, d_model=4, n_ctx=6, d_vocab=5, input="vectors", d_input=3)
-    items = Items(ITEMS.tokens, ITEMS.n_tokens, ITEMS.scored, {})
-    with pytest.raises(ConfigError, match="procedures are made of tokens"):
-        attention.patterns(HookedTransformer(cfg), items)
+class TestModels:
+    def test_vectors(self):
+        cfg = ModelConfig(n_layers=1, n_heads=1, d_model=4, n_ctx=6, d_vocab=3, input="vectors", d_input=3)
+        items = Items(ITEMS.tokens, ITEMS.n_tokens, ITEMS.scored, {})
+        with pytest.raises(ConfigError, match="vectors"):
+            attention.patterns(HookedTransformer(cfg), items)
+        vectors = np.random.default_rng(0).random((*ITEMS.tokens.shape, 3)).astype(np.float32)
+        items = Items(ITEMS.tokens, ITEMS.n_tokens, ITEMS.scored, {}, vectors)
+        result = attention.scores([HookedTransformer(cfg)], items, {"previous": MASK})
+        assert np.isfinite(result.values).all()
+
+    def test_logits_that_are_not_finite(self):
+        broken = planted()
+        broken.embed.W_E.data[1] = torch.nan
+        with pytest.raises(ConfigError, match="logits of seed 4"):
+            attention.scores({3: planted(), 4: broken}, ITEMS, {"previous": MASK})
+
+    def test_a_hook_that_was_left(self):
+        model = planted()
+        model.add_hook("hook_embed", lambda activation, hook: 0 * activation)
+        with pytest.raises(PartError, match="hook_embed"):
+            attention.patterns(model, ITEMS)

@@ -49,8 +49,8 @@ def test_every_analysis_runs(make, tmp_path):
     lost = ablation.run([model], TASK, ablation=Ablation.MEAN, metric="loss", n_items=64)
     assert lost.axes == ("part", "seed") and len(lost.coordinates["part"]) == 6
     assert np.isfinite(lost.values).all() and (lost.values != 0).all()
-    survey = ablation.survey([model], TASK, n_items=64)
-    assert not np.isnan(survey.select(ablation="mean", part="L1.H0").values).any()
+    compared = ablation.compare([model], TASK, n_items=64)
+    assert not np.isnan(compared.select(ablation="mean", part="L1.H0").values).any()
     items = TASK.items(8, seed=0, split="test")
     patterns = attention.patterns(model, items)
     sums = patterns.values.sum(-1)

@@ -171,7 +171,7 @@ def collect(study: Study, store: Store, *, arm: str, control: str, mask: str, cr
         heads=heads,
         target_attention=target_attention,
         control_attention=control_attention,
-        ablations=ablation.survey(models, task, _parts(models), n_items=N_ITEMS),
+        ablations=ablation.compare(models, task, _parts(models), n_items=N_ITEMS),
         example=example,
         example_seed=example_seed,
         example_patterns=attention.patterns(models[example_seed], example),

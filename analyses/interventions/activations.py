@@ -1,0 +1,91 @@
+"""Activations of a model over many items: recorded, averaged by layout, and the gradient of a metric at them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analyses.interventions.items import Layout, cut, inputs, layouts, longest_first
+from analyses.interventions.metrics import Metric, metric_of, scored_tokens
+from analyses.interventions.patch import run_with_activations
+from analyses.interventions.trace import Weights, trace
+from analyses.models import batches
+from mechproc.model.hooked import HookedTransformer
+from mechproc.procedures.base import Items
+
+Activations = dict[str, Tensor]
+"""Activations by hook, each [item, ...]."""
+
+
+def record(model: HookedTransformer, items: Items, hooks: Sequence[str]) -> Activations:
+    """The activations of ``hooks`` over all items, [item, pos, ...], from the hooked model."""
+    parts = [run_with_activations(model, items.take(batch), hooks)[1] for batch in batches(len(items))]
+    return {hook: torch.cat([part[hook] for part in parts]) for hook in hooks}
+
+
+@torch.inference_mode()
+def means(weights: Weights, reference: Items, number_of: Mapping[Layout, int], hooks: Sequence[str]) -> Activations:
+    """The mean of each activation at each position over the reference items of each layout: [layout, ...].
+
+    ``number_of`` numbers the layouts that are wanted from 0 on; the means of one without reference items are NaN. Sums
+    are float64. Positions are those up to the last that is scored.
+    """
+    groups = np.array([number_of.get(layout, -1) for layout in layouts(reference)])
+    reference = longest_first(reference.take(np.flatnonzero(groups >= 0)))  # so that the first batch is the widest
+    device = weights.state["embed.W_E"].device
+    group = torch.tensor([number_of[layout] for layout in layouts(reference)], device=device)
+    counts = torch.bincount(group, minlength=len(number_of))
+    sums: Activations = {}
+    for batch in batches(len(reference)):
+        run = trace(weights, cut(reference.take(batch)))
+        for hook in hooks:
+            activation = run.activations[hook]
+            if hook not in sums:
+                sums[hook] = activation.new_zeros((len(number_of), *activation.shape[1:]), dtype=torch.float64)
+            narrow(sums[hook], activation).index_add_(0, group[batch], activation.double())
+    dtype = weights.state["embed.W_E"].dtype
+    return {hook: (s / counts.view(-1, *[1] * (s.ndim - 1))).to(dtype) for hook, s in sums.items()}
+
+
+def gradients(
+    model: HookedTransformer,
+    items: Items,
+    hooks: Sequence[str],
+    metric: str | Metric = "loss",
+    foils: Items | None = None,
+) -> Activations:
+    """The gradient of each item's mean score at the activations of ``hooks``: [item, pos, ...].
+
+    ``foils``: the corrupt partners, for ``logit_diff``. Units are those of the metric for each unit of activation.
+    """
+    measured, found = metric_of(metric), {hook: [] for hook in hooks}
+    cells = model.cfg.input == "vectors"
+    for batch in batches(len(items)):
+        part, other = items.take(batch), None if foils is None else foils.take(batch)
+        tokens = scored_tokens(part, model.cfg.device, other, cells)
+        kept: Activations = {}
+
+        def keep(activation: Tensor, hook: Any, kept: Activations = kept) -> Tensor:
+            activation = activation if activation.requires_grad else activation.detach().requires_grad_()
+            activation.retain_grad()
+            kept[hook.name] = activation
+            return activation
+
+        with torch.enable_grad():
+            logits = model.run_with_hooks(inputs(part, model.cfg), fwd_hooks=[(hook, keep) for hook in hooks])
+            scores: Any = measured.function(logits[tokens.item, tokens.position].double(), tokens)
+            counts = torch.bincount(tokens.item, minlength=len(part))
+            wanted = [kept[hook] for hook in hooks]
+            found_here = torch.autograd.grad((scores / counts[tokens.item]).sum(), wanted)
+        for hook, gradient in zip(hooks, found_here, strict=True):
+            found[hook].append(gradient.detach())
+    return {hook: torch.cat(pieces) for hook, pieces in found.items()}
+
+
+def narrow(activations: Tensor, like: Tensor) -> Tensor:
+    """A view of ``activations`` with as many positions as ``like`` has; the first axis stays."""
+    return activations[(slice(None), *(slice(n) for n in like.shape[1:]))]

@@ -1,0 +1,143 @@
+"""What stands in for an activation: zeros, means of the layout, another item's, or the corrupt partner's."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analyses.interventions.activations import Activations, means, narrow
+from analyses.interventions.items import Pairs, cut, derangement, layouts, minimal_pairs
+from analyses.interventions.patch import Positions
+from analyses.interventions.trace import Trace, Weights, trace
+from mechproc.errors import ConfigError, require
+from mechproc.procedures.base import Items, Procedure
+
+N_ITEMS = 1024
+"""Test items of a procedure, unless another number is asked for."""
+REFERENCE_ITEMS = 4096
+"""Items of the validation split that means are taken over."""
+MIN_REFERENCE = 8
+"""The fewest reference items that make a mean; test items of a rarer layout are left out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablated:
+    """The items of an ablation, with all that belongs to each of them in the same order."""
+
+    items: Items
+    reference: Items | None = None
+    corrupt: Items | None = None
+    partners: Items | None = None
+    """The item that each item is resampled from, where the user chose them."""
+    positions: np.ndarray | None = None
+    """Where a part is replaced: [k], or [item, k]; everywhere when ``None``."""
+
+    def take(self, kept: np.ndarray, positions: Positions) -> Ablated:
+        """The items ``kept``, longest first, with ``positions`` given in the order of all items."""
+        order = np.argsort(_rank(self.items.take(kept)), kind="stable")
+        kept = kept[order]
+        places = None if positions is None else np.asarray(positions)
+        if places is not None:
+            n, width = self.items.tokens.shape
+            fits = places.ndim in (1, 2) and places.size > 0 and np.issubdtype(places.dtype, np.integer)
+            fits = bool(fits and places.min() >= 0 and places.max() < width and (places.ndim == 1 or len(places) == n))
+            require(fits, "positions", places.tolist(), f"whole numbers [k] or [{n}, k] from 0 to {width - 1}")
+        rest = {name: None if (x := getattr(self, name)) is None else x.take(kept) for name in ("corrupt", "partners")}
+        places = places[kept] if places is not None and places.ndim == 2 else places
+        return Ablated(self.items.take(kept), self.reference, **rest, positions=places)
+
+    def positions_of(self, batch: slice) -> np.ndarray | None:
+        """The positions of a batch of items, those after the last scored position of the batch left out."""
+        if self.positions is None:
+            return None
+        places = np.asarray(self.positions if self.positions.ndim == 1 else self.positions[batch])
+        last = cut(self.items.take(batch)).tokens.shape[1] - 1  # it is after every scored position: no effect
+        return np.minimum(places, last)
+
+
+class StandIns:
+    """What stands in for the activations of ``hooks`` in one model."""
+
+    def __init__(self, weights: Weights, chosen: Ablated, kind: str, hooks: list[str], seed: int) -> None:
+        self.weights, self.kind, self.hooks, self.other = weights, kind, hooks, chosen.corrupt
+        if kind == "resample":
+            self.other = chosen.partners or chosen.items.take(derangement(layouts(chosen.items), seed))
+        if kind == "mean":
+            if chosen.reference is None:
+                raise ConfigError("reference is missing: a mean needs reference items")
+            number_of = {layout: i for i, layout in enumerate(dict.fromkeys(layouts(chosen.items)))}
+            self.means = means(weights, chosen.reference, number_of, hooks)
+            device = weights.state["embed.W_E"].device
+            self.group = torch.tensor([number_of[layout] for layout in layouts(chosen.items)], device=device)
+
+    def of(self, batch: slice, intact: Trace) -> Activations:
+        """The activations that stand in for those of a batch, by hook."""
+        if self.kind == "zero":
+            return {hook: torch.zeros_like(intact.activations[hook]) for hook in self.hooks}
+        if self.kind == "mean":
+            return {hook: self._mean(hook, intact.activations[hook])[self.group[batch]] for hook in self.hooks}
+        if self.other is None:
+            raise ConfigError("items have no corrupt partners")
+        return trace(self.weights, cut(self.other.take(batch))).activations
+
+    def _mean(self, hook: str, like: Tensor) -> Tensor:
+        return narrow(self.means[hook], like)
+
+
+def chosen_items(
+    items: Any, kind: str, reference: Items | None, pair: str | None, partners: Any, seed: int, n_items: int | None
+) -> tuple[Ablated, dict[str, Any]]:
+    """The items that an ablation runs on, and the settings to be recorded. Errors: ``ConfigError``."""
+    known = isinstance(items, (Procedure, Items, Pairs))
+    require(known, "items", items, "a procedure, such as get('sort')(), its items, own_items(tokens), or Pairs")
+    counterfactual = kind == "counterfactual"
+    settings: dict[str, Any] = {"seed": seed}
+    corrupt = None
+    require(partners is None or kind == "resample", "partners", "given", f"None for {kind} ablation")
+    if isinstance(items, Procedure):
+        require(partners is None, "partners", "given", "None for a procedure: give its items with them")
+        settings |= {"procedure": items.to_dict(), "split": "test"}
+        n = N_ITEMS if n_items is None else n_items
+        if kind == "mean" and reference is None:
+            reference = items.items(REFERENCE_ITEMS, seed=seed, split="validation")
+        if pair is not None:
+            settings["pair"] = pair
+            items = minimal_pairs(items, pair, n, seed=seed)
+        else:
+            require(not counterfactual, "pair", None, f"a kind of pair: {', '.join(items.pair_kinds) or 'it has none'}")
+            items = items.items(n, seed=seed, split="test")
+    else:
+        require(n_items is None, "n_items", n_items, "None when items are given: take them with Items.take")
+        require(pair is None, "pair", pair, "None when items are given: give Pairs")
+    if isinstance(items, Pairs):
+        items, corrupt = items.clean, items.corrupt
+    require(not counterfactual or corrupt is not None, "items", "items without partners", "Pairs, or a procedure")
+    require(bool(items.scored.any()), "items", "no scored position", "items with something to score")
+    if kind != "mean":
+        reference = None
+    elif reference is None:
+        raise ConfigError("reference is missing: a mean needs reference items when the test items are given")
+    else:
+        settings["n_reference_items"] = len(reference)
+    if partners is not None:
+        partners = _partners(items, np.asarray(partners))
+    return Ablated(items, reference, corrupt, partners), settings
+
+
+def _partners(items: Items, index: np.ndarray) -> Items:
+    """The partner of each item. Errors: ``ConfigError`` for one that is not an item, or of another layout."""
+    whole = index.shape == (len(items),) and bool(np.issubdtype(index.dtype, np.integer))
+    inside = whole and bool(((index >= 0) & (index < len(items))).all())
+    require(inside, "partners", index.tolist(), f"[{len(items)}] whole numbers from 0 to {len(items) - 1}")
+    partners = items.take(index)
+    Pairs(items, partners)  # which names a pair of unequal layouts
+    return partners
+
+
+def _rank(items: Items) -> np.ndarray:
+    """What sorts items by their last scored position, longest first."""
+    return -(items.scored.shape[1] - 1 - items.scored[:, ::-1].argmax(axis=1))

@@ -1,0 +1,192 @@
+"""An intact run with every activation that an intervention may replace or start from.
+
+Plain functions over the weights, held to the hooked model by tests and by ``check_trace``. Names and shapes of the
+activations are those of the hooks. Weights in half precision are computed with in float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from analyses.interventions.items import inputs
+from analyses.interventions.patch import run_with_activations
+from mechproc.errors import require
+from mechproc.model.config import ModelConfig
+from mechproc.model.forward import ACTIVATIONS, at_least_float32
+from mechproc.model.hooked import HookedTransformer
+from mechproc.procedures.base import Items
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights of one model, laid out for many rows: one matrix for q, k and v of all heads."""
+
+    cfg: ModelConfig
+    state: dict[str, Tensor]
+    qkv: list[dict[str, tuple[Tensor, Tensor]]]
+    """For each layer, ``q``, ``k`` and ``v``: matrix [d_model, head * d_head] and bias [head * d_head]."""
+
+    @classmethod
+    def of(cls, model: HookedTransformer) -> Weights:
+        """The weights of a model, in float32 or more."""
+        cfg = ModelConfig.from_dict(model.cfg.to_dict())
+        state = {name: at_least_float32(value) for name, value in model.state().items()}
+        qkv = []
+        for layer in range(cfg.n_layers):
+            name = f"blocks.{layer}.attn"
+            matrices = {}
+            for which in "QKV":
+                weight, bias = state[f"{name}.W_{which}"], state[f"{name}.b_{which}"]
+                matrices[which.lower()] = (weight.transpose(0, 1).flatten(1).contiguous(), bias.flatten())
+            qkv.append(matrices)
+        return cls(cfg, state, qkv)
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """(x - mean) / scale over the last axis; ``x`` itself in a model without LayerNorms."""
+        return x if self.cfg.normalization_type is None else F.layer_norm(x, x.shape[-1:], eps=self.cfg.eps)
+
+    def affine(self, name: str, x: Tensor) -> Tensor:
+        """The weight and bias of a LayerNorm, where it has them."""
+        return x * self.state[f"{name}.w"] + self.state[f"{name}.b"] if self.cfg.normalization_type == "LN" else x
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """A whole LayerNorm."""
+        if self.cfg.normalization_type != "LN":
+            return self.normalized(x)
+        return F.layer_norm(x, x.shape[-1:], self.state[f"{name}.w"], self.state[f"{name}.b"], self.cfg.eps)
+
+    def heads(self, layer: int, which: str, x: Tensor) -> Tensor:
+        """q, k or v of all heads, [..., head, d_head], of what the attention reads, [..., d_model]."""
+        matrix, bias = self.qkv[layer][which]
+        return (x @ matrix + bias).unflatten(-1, (self.cfg.n_heads, -1))
+
+    def attn_out(self, layer: int, z: Tensor) -> Tensor:
+        """z [..., head, d_head] -> what the attention writes, [..., d_model]."""
+        name = f"blocks.{layer}.attn"
+        return z.flatten(-2) @ self.state[f"{name}.W_O"].flatten(0, 1) + self.state[f"{name}.b_O"]
+
+    def hidden(self, layer: int, x: Tensor) -> Tensor:
+        """What the MLP reads -> its neurons before the activation function."""
+        return x @ self.state[f"blocks.{layer}.mlp.W_in"] + self.state[f"blocks.{layer}.mlp.b_in"]
+
+    def act(self, pre: Tensor) -> Tensor:
+        """The activation function."""
+        return ACTIVATIONS[self.cfg.act_fn](pre)
+
+    def mlp_out(self, layer: int, post: Tensor) -> Tensor:
+        """Neurons -> what the MLP writes."""
+        return post @ self.state[f"blocks.{layer}.mlp.W_out"] + self.state[f"blocks.{layer}.mlp.b_out"]
+
+    def logits(self, residual: Tensor) -> Tensor:
+        """The residual stream -> logits, final LayerNorm included."""
+        state = self.state
+        w_u = state["embed.W_E"].T if self.cfg.tied_embeddings else state["unembed.W_U"]
+        logits = self.norm("ln_final", residual) @ w_u
+        return logits + state["unembed.b_U"] if self.cfg.unembed_bias else logits
+
+    def scores(self, q: Tensor, k: Tensor, query_positions: Tensor) -> Tensor:
+        """q [..., query, head, d_head], k [..., key, head, d_head] -> scores [..., head, query, key], -inf where the
+        key comes after the query, whose positions are [..., query]."""
+        scores = (q.transpose(-2, -3) / math.sqrt(q.shape[-1])) @ k.transpose(-2, -3).transpose(-1, -2)
+        future = torch.arange(k.shape[-3], device=k.device) > query_positions[..., None]
+        return scores.masked_fill(future.unsqueeze(-3), -torch.inf)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """The activations of an intact run over some items."""
+
+    weights: Weights
+    items: Items
+    activations: dict[str, Tensor]
+    """By hook name; for a model without LayerNorms ``hook_normalized`` is absent."""
+    scored: Tensor
+    """int64 [item, s]: the scored positions, left-aligned; position 0 where an item has fewer."""
+    real: Tensor
+    """bool [item, s]: which of them are scored positions."""
+    logits: Tensor
+    """[item, s, d_vocab] at the scored positions."""
+
+    @property
+    def cfg(self) -> ModelConfig:
+        """The model's shape."""
+        return self.weights.cfg
+
+
+@torch.inference_mode()
+def trace(weights: Weights, items: Items) -> Trace:
+    """Run the intact model over ``items`` and keep every activation."""
+    cfg, state, found = weights.cfg, weights.state, {}
+    x = inputs(items, cfg).to(state["embed.W_E"].device)
+    n_pos = x.shape[1]
+    everywhere = torch.arange(n_pos, device=x.device)
+    tokens = cfg.input == "tokens"
+    found["hook_embed"] = (
+        F.embedding(x, state["embed.W_E"]) if tokens else x.to(state["embed.W_E"]) @ state["embed.W_E"]
+    )
+    found["hook_pos_embed"] = state["pos_embed.W_pos"][:n_pos].expand(len(x), -1, -1)
+    residual = found["hook_embed"] + found["hook_pos_embed"]
+    for layer in range(cfg.n_layers):
+        name = f"blocks.{layer}"
+        found[f"{name}.hook_resid_pre"] = residual
+        found[f"{name}.ln1.hook_normalized"] = normalized = weights.normalized(residual)
+        read = weights.affine(f"{name}.ln1", normalized)
+        q, k, v = (weights.heads(layer, which, read) for which in "qkv")
+        scores = weights.scores(q, k, everywhere)
+        pattern = scores.softmax(-1)
+        z = (pattern @ v.transpose(1, 2)).transpose(1, 2)
+        out = weights.attn_out(layer, z)
+        kept = {"q": q, "k": k, "v": v, "attn_scores": scores, "pattern": pattern, "z": z}
+        found |= {f"{name}.attn.hook_{which}": value for which, value in kept.items()}
+        found[f"{name}.hook_attn_out"] = out
+        residual = residual + out
+        if not cfg.attn_only:
+            found[f"{name}.hook_resid_mid"] = residual
+            found[f"{name}.ln2.hook_normalized"] = normalized = weights.normalized(residual)
+            pre = weights.hidden(layer, weights.affine(f"{name}.ln2", normalized))
+            post = weights.act(pre)
+            out = weights.mlp_out(layer, post)
+            found |= {f"{name}.mlp.hook_pre": pre, f"{name}.mlp.hook_post": post, f"{name}.hook_mlp_out": out}
+            residual = residual + out
+        found[f"{name}.hook_resid_post"] = residual
+    if cfg.normalization_type is None:
+        found = {hook: value for hook, value in found.items() if not hook.endswith("hook_normalized")}
+    positions, real = (torch.from_numpy(array).to(x.device) for array in items.positions())
+    logits = weights.logits(at(residual, positions))
+    return Trace(weights, items, found, positions, real, logits)
+
+
+def at(x: Tensor, positions: Tensor) -> Tensor:
+    """x [..., pos, d] at positions [..., k] -> [..., k, d]."""
+    return x.gather(-2, positions[..., None].expand(*positions.shape, x.shape[-1]))
+
+
+def check_trace(model: HookedTransformer, items: Items, tolerance: float = 1e-5) -> None:
+    """Raise a ``RuntimeError`` unless the trace's logits are those of the hooked model, relative to their size.
+
+    A model in half precision is computed with in float32 here, and is not compared.
+    """
+    hooked, _ = run_with_activations(model, items, ["hook_embed"])
+    if at_least_float32(hooked) is not hooked:
+        return
+    ours = trace(Weights.of(model), items)
+    theirs = at(hooked, ours.scored)[ours.real]
+    worst = float((ours.logits[ours.real] - theirs).abs().max())
+    if not worst <= tolerance * max(1.0, float(theirs.abs().max())):
+        raise RuntimeError(f"the sweep's forward pass differs from the hooked model by {worst}; do not trust a sweep")
+
+
+def require_finite(logits: Tensor, seed: object) -> None:
+    """Raise a ``ConfigError`` that names the seed unless all logits are finite."""
+    require(bool(torch.isfinite(logits).all()), f"logits of seed {seed}", "NaN or infinity", "finite numbers")
+
+
+def n_scored(items: Items) -> int:
+    """Scored tokens of some items."""
+    return int(np.count_nonzero(items.scored))
