@@ -294,6 +294,12 @@ class TestInABrowser:
         watched = json.loads(re.findall(r'data-watched="([^"]*)"', dom)[0].replace("&quot;", '"'))
         assert watched == {"fetched": [], "violations": []}
 
+    def test_an_attention_view_of_its_own_is_drawn_without_a_network(self, tmp_path):
+        dom = browse(view(["a", HOSTILE], n_items=2).html(), tmp_path)
+        assert dom.count("<canvas") == 2 * (2 + 1) and "could not be drawn" not in dom and "data-owned" not in dom
+        watched = json.loads(re.findall(r'data-watched="([^"]*)"', dom)[0].replace("&quot;", '"'))
+        assert watched == {"fetched": [], "violations": []}
+
     def test_the_policy_refuses_what_would_be_fetched(self, tmp_path):
         html = full().html().replace("<main>", '<main><img src="https://mechproc.invalid/x.png">', 1)
         dom = browse(html, tmp_path)
