@@ -17,6 +17,9 @@ from mechproc.procedures.base import BLOCK_ITEMS, Items, Procedure, Split
 EVALUATION_BATCH = 256
 """Items that are evaluated at once; small enough for the cache."""
 
+LARGE_BATCH = 250
+"""Items of a batch that a thread of its own makes; smaller ones are made where they are asked for."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -50,7 +53,8 @@ class Batch:
 class TrainStream:
     """The endless training items of one seed, cut into batches: step s has items s B to (s + 1) B of its stage.
 
-    A thread makes the batches to come while a step computes. A context manager: leaving it ends the thread.
+    A thread makes the batches to come while a step computes, where batches are so large (``LARGE_BATCH``) that this
+    gains more than handing them over costs. A context manager: leaving it ends the thread.
     """
 
     def __init__(self, procedure: Procedure, seed: int, batch_size: int) -> None:
@@ -69,6 +73,8 @@ class TrainStream:
 
     def batch(self, step: int, stage: int | None) -> Batch:
         """The batch of ``step`` when the curriculum is at ``stage`` (``None`` for procedures without one)."""
+        if self.batch_size < LARGE_BATCH:
+            return self._make(step, stage)
         wanted = [(step + i, stage) for i in range(self._depth + 1)]
         for key in self._ahead.keys() - set(wanted):
             self._ahead.pop(key).cancel()
@@ -78,7 +84,7 @@ class TrainStream:
         return self._ahead.pop(wanted[0]).result()
 
     def _make(self, step: int, stage: int | None) -> Batch:
-        """Runs in the thread, one step after another."""
+        """Of large batches runs in the thread, one step after another."""
         first, end = step * self.batch_size, (step + 1) * self.batch_size
         needed = [(stage, index) for index in range(first // BLOCK_ITEMS, (end - 1) // BLOCK_ITEMS + 1)]
         # only the blocks of this batch are kept: the next one needs the last of them, or a new one

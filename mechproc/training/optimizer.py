@@ -9,10 +9,10 @@ first use would also load seconds' worth of modules.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from mechproc.errors import ConfigError, require
@@ -31,29 +31,29 @@ def is_decayed(name: str) -> bool:
 class AdamW:
     """The weights of a training, their gradients and their moments.
 
-    ``weights`` are leaf tensors whose ``.grad`` is filled by ``backward``; ``update`` then makes one step. Frozen
-    entries keep their exact bits: their gradients are cleared, so their moments stay zero and they do not count for
-    clipping, and decay does not reach them.
+    ``flat`` and ``gradient`` are the vectors. ``weights`` are views into them: leaf tensors whose ``.grad`` is filled
+    by ``backward``; ``update`` then makes one step. Frozen entries keep their exact bits: their gradients are cleared,
+    so their moments stay zero and they do not count for clipping, and decay does not reach them.
     """
 
     def __init__(self, state: State, training: TrainingConfig, frozen: Frozen | None = None) -> None:
         self.training = training
         names = sorted(state, key=lambda name: not is_decayed(name))  # stable: the decayed first, in their order
         self._shapes = {name: state[name].shape for name in names}
-        self._flat = self._flattened(state)
-        self._gradient = torch.zeros_like(self._flat)
-        self._exp_avg, self._exp_avg_sq = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
+        self.flat = self._flattened(state)
+        self.gradient = torch.zeros_like(self.flat)
+        self._exp_avg, self._exp_avg_sq = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._n_updates = 0
-        self._decayed = self._flat[: sum(state[name].numel() for name in names if is_decayed(name))]
+        self._decayed = self.flat[: sum(state[name].numel() for name in names if is_decayed(name))]
         self._frozen = self._flat_mask(frozen) if frozen else None
-        self._first = self._flat.clone() if frozen else self._flat
-        self.weights = self._named(self._flat)
-        for name, gradient in self._named(self._gradient).items():
+        self._first = self.flat.clone() if frozen else self.flat
+        self.weights = self._named(self.flat)
+        for name, gradient in self._named(self.gradient).items():
             self.weights[name].requires_grad_().grad = gradient
 
     def clear(self) -> None:
         """Set all gradients to zero, before ``backward`` adds to them."""
-        self._gradient.zero_()
+        self.gradient.zero_()
 
     @torch.no_grad()
     def update(self, learning_rate: float) -> float:
@@ -61,7 +61,7 @@ class AdamW:
 
         Nothing is changed when the norm is not finite.
         """
-        gradient, (beta1, beta2) = self._gradient, self.training.betas
+        gradient, (beta1, beta2) = self.gradient, self.training.betas
         if self._frozen is not None:
             gradient.masked_fill_(self._frozen, 0.0)
         norm = gradient.norm().item()
@@ -76,10 +76,15 @@ class AdamW:
         self._exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         # Adam's two corrections for moments that started at zero
         deviation = (self._exp_avg_sq / (1 - beta2**self._n_updates)).sqrt_().add_(self.training.adam_eps)
-        self._flat.addcdiv_(self._exp_avg, deviation, value=-learning_rate / (1 - beta1**self._n_updates))
+        self.flat.addcdiv_(self._exp_avg, deviation, value=-learning_rate / (1 - beta1**self._n_updates))
         if self._frozen is not None:
-            torch.where(self._frozen, self._first, self._flat, out=self._flat)
+            torch.where(self._frozen, self._first, self.flat, out=self.flat)
         return norm
+
+    def order_of(self, names: Iterable[str]) -> Int[Tensor, " n"]:
+        """Where the numbers of the tensors of these names, one after the other, stand in ``flat`` and ``gradient``."""
+        places = self._named(torch.arange(len(self.flat)))
+        return torch.cat([places[name].flatten() for name in names])
 
     def moments(self) -> tuple[State, State]:
         """Copies of Adam's first and second moments, named like the weights."""
@@ -88,11 +93,11 @@ class AdamW:
     @torch.no_grad()
     def load(self, weights: State, exp_avg: State, exp_avg_sq: State, n_updates: int) -> None:
         """Go on from these weights and moments as after ``n_updates`` updates."""
-        self._flat.copy_(self._flattened(weights))
+        self.flat.copy_(self._flattened(weights))
         self._exp_avg, self._exp_avg_sq = self._flattened(exp_avg), self._flattened(exp_avg_sq)
         self._n_updates = n_updates
 
-    def _named(self, flat: Float[Tensor, " n"]) -> State:
+    def _named(self, flat: Shaped[Tensor, " n"]) -> State:
         pieces = flat.split([shape.numel() for shape in self._shapes.values()])
         return {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
 

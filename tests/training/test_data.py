@@ -70,6 +70,12 @@ def test_batches_are_made_while_a_step_computes(procedure: Procedure) -> None:
         assert all(future.done() for future in stream._ahead.values())
 
 
+def test_small_batches_are_made_without_a_thread(procedure: Procedure) -> None:
+    with TrainStream(procedure, seed=0, batch_size=64) as stream:
+        stream.batch(0, None)
+        assert not stream._thread._threads
+
+
 def test_what_fails_in_the_thread_is_raised_by_the_batch_that_needs_it(procedure: Procedure, monkeypatch) -> None:
     def failing(*_: object, **__: object) -> Items:
         raise ConfigError("too few different items")

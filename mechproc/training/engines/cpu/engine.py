@@ -7,15 +7,17 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mechproc.errors import TrainingError
 from mechproc.model.config import ModelConfig
-from mechproc.model.state import State
+from mechproc.model.state import State, tensor_shapes
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import Batch
 from mechproc.training.dropout import PhiloxDropout
 from mechproc.training.engines.base import Snapshot
-from mechproc.training.engines.cpu.kernel import CpuKernel, flatten
+from mechproc.training.engines.cpu.kernel import CpuKernel
 from mechproc.training.evaluate import Score
 from mechproc.training.optimizer import AdamW, Frozen
 from mechproc.training.schedule import learning_rate
@@ -41,26 +43,28 @@ class CpuEngine:
         self.cfg, self.training, self.seed = cfg, training, seed
         self.adamw = AdamW(state, training, frozen)
         self.kernel = CpuKernel(cfg, threads, lanes)
+        # the optimizer's order of the weights (decayed first) to the kernel's, and back
+        self._to_kernel = self.adamw.order_of(tensor_shapes(cfg))
+        self._from_kernel = self._to_kernel.argsort()
 
     @property
     def weights(self) -> State:
         return self.adamw.weights
 
     def step(self, batch: Batch, step: int) -> tuple[float, float]:
-        flat = flatten(self.weights, self.cfg)
-        if not bool(flat.isfinite().all()):
+        flat = self._flat()
+        if not np.isfinite(flat.numpy()).all():
             raise TrainingError(f"a weight is not finite at step {step}")
         rate = self.training.dropout
         dropout = PhiloxDropout(rate, self.seed, step, self.cfg.n_ctx) if rate else None
-        total, _, gradients = self.kernel.loss_and_gradients(
+        total, _, gradient = self.kernel.loss_and_gradient(
             flat, batch.inputs, batch.positions, batch.targets, batch.real, dropout
         )
         n_scored = int(batch.real.sum())
         loss = total / n_scored if n_scored else math.nan  # as the reference: no mean over nothing
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss} at step {step}")
-        for name, weight in self.weights.items():
-            torch.div(gradients[name], n_scored, out=weight.grad)
+        torch.index_select(gradient.div_(n_scored), 0, self._from_kernel, out=self.adamw.gradient)
         norm = self.adamw.update(learning_rate(self.training, step))
         if not math.isfinite(norm):
             raise TrainingError(f"the norm of the gradient is {norm} at step {step}")
@@ -68,7 +72,7 @@ class CpuEngine:
 
     def evaluate(self, batches: Iterable[Batch]) -> Score:
         """What ``mechproc.training.evaluate.evaluate`` returns for the weights as they are now."""
-        flat, total, correct, scored = flatten(self.weights, self.cfg), 0.0, [], []
+        flat, total, correct, scored = self._flat(), 0.0, [], []
         for batch in batches:
             loss, hits = self.kernel.evaluate(flat, batch.inputs, batch.positions, batch.targets, batch.real)
             total += loss
@@ -76,6 +80,10 @@ class CpuEngine:
             scored.append(batch.real.sum(1).numpy())
         n_scored = np.concatenate(scored)
         return Score(total / float(n_scored.sum()), np.concatenate(correct), n_scored)
+
+    def _flat(self) -> Float[Tensor, " n"]:
+        """The weights as the kernel reads them."""
+        return self.adamw.flat.detach().index_select(0, self._to_kernel).float()
 
     def snapshot(self) -> Snapshot:
         weights = {name: tensor.detach().clone() for name, tensor in self.weights.items()}

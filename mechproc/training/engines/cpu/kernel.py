@@ -114,11 +114,24 @@ class CpuKernel:
         ``real`` [batch, scored]. The gradients are views into one flat vector; that of ``b_K`` is exactly zero. Raises
         a ``ConfigError`` for a shape, token, position or target that this model does not have.
         """
+        loss, correct, gradient = self.loss_and_gradient(weights, tokens, positions, targets, real, dropout)
+        return loss, correct, views(gradient, self.cfg)
+
+    def loss_and_gradient(
+        self,
+        weights: State | Float[Tensor, " n"],
+        tokens: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        real: Tensor,
+        dropout: PhiloxDropout | None = None,
+    ) -> tuple[float, Bool[Tensor, "batch scored"], Float[Tensor, " n"]]:
+        """The same with the gradient as one flat vector, in the order of ``tensor_shapes``."""
         loss, correct, parts = self._run(weights, tokens, positions, targets, real, dropout, train=True)
         total = parts[0]
         for part in parts[1:]:
             total += part
-        return loss, correct, views(torch.from_numpy(total), self.cfg)
+        return loss, correct, torch.from_numpy(total)
 
     def evaluate(
         self,
