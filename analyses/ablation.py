@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ from mechproc.model.parts import Ablation, Site, components, select, sites
 from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Label, Result, Where, stack
 
-Kind = Ablation | Literal["zero", "mean", "resample", "counterfactual"]
+Kind = Ablation | str
+"""``"zero"``, ``"mean"``, ``"resample"``, ``"counterfactual"``, or an ``Ablation``."""
 NO_OP_ITEMS = 8
 """Items on which every part is first replaced by itself."""
 DOES_NOT_SHOW = (

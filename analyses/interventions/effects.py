@@ -81,14 +81,15 @@ def first_change(trace: Trace, interventions: Sequence[Sequence[Patch]], stage: 
     sparse = _sparse_positions(trace, interventions) if alone else None
     if last:
         where = trace.scored
-        deltas = [sum(_delta(trace, p, where) for p in patches) for patches in in_stage]
+        deltas = [torch.stack([_delta(trace, p, where) for p in patches]).sum(0) for patches in in_stage]
         wheres = trace.scored.expand(len(interventions), *trace.scored.shape)
         return Change(at(after, where) + torch.stack(deltas), wheres, at_scored=True)
     if sparse is not None:
         deltas = torch.stack([_delta(trace, p, w) for (p,), w in zip(in_stage, sparse, strict=True)])
         base = after.expand(len(interventions), *after.shape)
         return Change(at(base, sparse) + deltas, sparse)
-    return Change(after + torch.stack([sum(_delta(trace, p, None) for p in patches) for patches in in_stage]), None)
+    deltas = [torch.stack([_delta(trace, p, None) for p in patches]).sum(0) for patches in in_stage]
+    return Change(after + torch.stack(deltas), None)
 
 
 def _stage(patch: Patch, cfg: ModelConfig) -> int:
