@@ -30,7 +30,7 @@ class OneAnswer(Procedure):
     def _answers(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The answer of each item, int64 [item], from its first ``lengths`` tokens."""
 
-    def _draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, rng: np.random.Generator, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens = np.zeros((len(lengths), self.n_ctx), dtype=np.int64)
         tokens[:, :-1] = self._contexts(rng, lengths)
         return self._answered(tokens, lengths), lengths + 1
@@ -41,11 +41,11 @@ class OneAnswer(Procedure):
         tokens[np.arange(len(tokens)), lengths] = self._answers(tokens, lengths)
         return tokens
 
-    def _scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
+    def scored(self, tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
         return np.arange(self.n_ctx) == n_tokens[:, None] - 2
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
-        at_question = self._scored(tokens, n_tokens)
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+        at_question = self.scored(tokens, n_tokens)
         return {"answer": np.where(at_question, np.roll(tokens, -1, axis=1), UNDEFINED)}
 
     def next_probabilities(self, block: Items) -> np.ndarray:

@@ -92,13 +92,13 @@ class BoundedDyck(OneAnswer):
         at = self.innermost(tokens, self.depths(tokens), lengths)
         return tokens[np.arange(len(tokens)), at] + self.k
 
-    def _latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
+    def latents(self, tokens: np.ndarray, n_tokens: np.ndarray) -> dict[str, np.ndarray]:
         depths, context = self.depths(tokens), np.arange(self.n_ctx) < n_tokens[:, None] - 1
         at = self.innermost(tokens, depths, np.maximum(n_tokens - 1, 1))
         return {
-            **super()._latents(tokens, n_tokens),
+            **super().latents(tokens, n_tokens),
             "depth": np.where(context, depths, UNDEFINED),
-            "innermost": np.where(self._scored(tokens, n_tokens), at[:, None], UNDEFINED),
+            "innermost": np.where(self.scored(tokens, n_tokens), at[:, None], UNDEFINED),
         }
 
     def oracle(self, question: list[str]) -> list[str]:
@@ -114,14 +114,12 @@ class BoundedDyck(OneAnswer):
     def target_masks(self, block: Items) -> dict[str, np.ndarray]:
         return {"innermost": block.latents["innermost"][..., None] == np.arange(self.n_ctx)}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows, lengths = np.arange(len(block)), block.n_tokens - 1
         if kind == "kind":
             at = block.latents["innermost"].max(axis=1)
             return self._changed_kind(rng, block, at)
-        tokens, n_tokens = self._draw(rng, lengths)
+        tokens, n_tokens = self.draw(rng, lengths)
         context = np.arange(self.n_ctx) < lengths[:, None]
         differs = (self.depths(tokens) != self.depths(block.tokens))[:, :] & context
         answers = tokens[rows, lengths] != block.tokens[rows, lengths]

@@ -61,7 +61,5 @@ class Lookup(OneAnswer):
     def oracle(self, question: list[str]) -> list[str]:
         return ["ABCDEFGHIJKLMNOPQRSTUVWXYZ"[self.table["abcdefghijklmnopqrstuvwxyz".index(question[-1])]]]
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self._changed(rng, block, 0, np.arange(1, 1 + len(self.table)))

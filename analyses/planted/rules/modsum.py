@@ -55,7 +55,5 @@ class ModSum(OneAnswer):
     def oracle(self, question: list[str]) -> list[str]:
         return [str((int(question[-1 - self.offset]) + int(question[-1])) % self.modulus)]
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self._changed(rng, block, self.offset if kind == "first" else 0, np.arange(1, self.d_vocab))

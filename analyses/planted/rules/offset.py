@@ -61,7 +61,5 @@ class Offset(OneAnswer):
         pos = np.arange(self.n_ctx)
         return {"answer": block.scored[:, :, None] & (pos[:, None] - self.offset == pos)}
 
-    def _perturbed(
-        self, kind: str, rng: np.random.Generator, block: Items
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self._changed(rng, block, self.offset, np.arange(2, self.d_vocab))
