@@ -23,6 +23,8 @@ from mechproc.procedures.base import Items
 
 SAMPLE_ITEMS = 512
 """Training items on which scales are measured and MLPs are fitted."""
+NORM_ITEMS = 128
+"""As many of them are enough for the norms of weights."""
 
 
 def assemble(
@@ -34,7 +36,8 @@ def assemble(
     built twice: the norms of the first time are those of the distractors of the second.
     """
     seeds = rng.spawn(2)
-    norms = _Assembly(design, cfg, seeds[0], kinds, sample, {"head": [], "mlp": []}).norms()
+    few = sample.take(slice(NORM_ITEMS))
+    norms = _Assembly(design, cfg, seeds[0], kinds, few, {"head": [], "mlp": []}).norms()
     return _Assembly(design, cfg, seeds[1], kinds, sample, norms).state()
 
 
