@@ -1,0 +1,1 @@
+"""Planted models: models whose answer is known because it was put there."""
