@@ -92,6 +92,11 @@ def first_change(trace: Trace, interventions: Sequence[Sequence[Patch]], stage: 
     return Change(after + torch.stack(deltas), None)
 
 
+def _total(trace: Trace, patches: Sequence[Patch], where: Tensor | None) -> Tensor:
+    """The sum of what several patches change."""
+    return functools.reduce(torch.add, (_delta(trace, patch, where) for patch in patches))
+
+
 def _stage(patch: Patch, cfg: ModelConfig) -> int:
     return stage_of(patch.site, cfg)
 
