@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analyses.figures.style import GREY, wrapped
 from mechproc.result import Result
 
-WARNING = "#a5412a"
+WARNING = "#c4513f"
 CHARACTERS = 112
 """Characters in a line of the caption; a figure of the usual width of 700 pixels has room for them."""
 LINE = 15

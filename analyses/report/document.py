@@ -7,6 +7,7 @@ without JavaScript. All that is written into it is escaped, tokens included.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -43,10 +44,10 @@ class Heading:
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of text."""
+    """A paragraph of text; a note is set apart from the text around it."""
 
     text: str
-    kind: Literal["paragraph"] = "paragraph"
+    kind: Literal["paragraph", "note"] = "paragraph"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,16 +96,21 @@ class Report:
         self.blocks += [Paragraph(" ".join(p.split())) for p in text.split("\n\n") if p.strip()]
         return self
 
-    def table(self, table: pd.DataFrame | Result, caption: str = "") -> Report:
-        """A table, its first ``MAX_ROWS`` rows; a note below it says how many there are.
+    def note(self, text: str) -> Report:
+        """A paragraph that is set apart: what a reader must know first, or beside the text."""
+        self.blocks.append(Paragraph(" ".join(text.split()), "note"))
+        return self
+
+    def table(self, table: pd.DataFrame | Result, caption: str = "", notes: Sequence[str] = ()) -> Report:
+        """A table, its first ``MAX_ROWS`` rows, and ``notes`` below it; one says how many rows there are.
 
         A ``Result`` with an axis ``seed`` is printed with one row for each other label: mean, interval and each seed
         (see ``seed_table``); its caption says what the values mean and what they do not show. Its warnings come first.
         """
-        notes = []
+        notes = list(notes)
         if isinstance(table, Result):
             caption = _sentences(caption, *_caption(table))
-            notes = [f"{in_words(where)} undefined: {reason}" for where, reason in table.undefined]
+            notes += [f"{in_words(where)} undefined: {reason}" for where, reason in table.undefined]
             table = seed_table(table) if "seed" in table.axes else table.table().drop(columns="note")
         if len(table) > MAX_ROWS:
             notes.append(f"The first {MAX_ROWS} of {len(table)} rows.")

@@ -129,6 +129,13 @@ class TestPage:
     def test_the_same_report_is_the_same_page(self):
         assert full().html() == full().html()
 
+    def test_notes_are_set_apart(self):
+        page = Page(Report("T").note(f"Read {HOSTILE} first.").table(pd.DataFrame({"a": [1]}), "A", ["One."]).html())
+        assert [a.get("class") for t, a in page.tags if t == "p"].count(
+            "note"
+        ) == 3  # one is for browsers without scripts
+        assert f"Read {HOSTILE} first." in page.text and "One." in page.text
+
     def test_contents_from_three_headings_on(self):
         report = Report("T").heading("A").heading("B")
         assert Page(report.html()).count("nav") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def report(findings: TransferFindings) -> Report:
     page = Report(study.name, f"{len(study.seeds)} paired seeds, {len(study.arms)} arms")
     page.heading("Main finding")
     for note in findings.verdicts.notes():
-        page.text(f"Note: {note}.")
+        page.note(f"Note: {note}.")
     for sentence in findings.sentences():
         page.text(sentence)
     _arms(page, findings)
@@ -44,11 +45,13 @@ def _arms(page: Report, findings: TransferFindings) -> None:
         _moved(findings),
         "What each arm starts from. Everything that is not named is fresh, and equal in all arms of a seed.",
     )
-    page.figure(figures.arms(findings.scores), "Test accuracy of every seed after training on the task.")
+    levels = {key: value for key, value in findings.scores.metadata.items() if key != "warnings"}
+    scores = dataclasses.replace(findings.scores, metadata=levels)  # the warnings are the notes at the top of the page
+    page.figure(figures.arms(scores), "Test accuracy of every seed after training on the task.")
     for family in findings.study.families:
         rows = [_verdict_row(v) for v in findings.verdicts if v.family == family]
         if rows:
-            page.table(pd.DataFrame(rows), _family_caption(family, len(findings.study.seeds)))
+            page.table(pd.DataFrame(rows), _family_caption(family, n), _remarks(findings, family))
     page.figure(figures.curves(findings.curves), "Validation accuracy during training on the task.")
     page.table(
         _crossing_table(findings),
@@ -147,8 +150,16 @@ def _verdict_row(verdict: Verdict) -> dict[str, Any]:
         "p": f"{verdict.p:.3g}",
         "p after Holm": f"{verdict.adjusted_p:.3g}",
         "verdict": verdict.word,
-        "remark": "; ".join(verdict.remarks()),
     }
+
+
+def _remarks(findings: TransferFindings, family: Family) -> list[str]:
+    return [
+        f"{v.comparison.treatment} against {v.comparison.control}: {remark}."
+        for v in findings.verdicts
+        if v.family == family
+        for remark in v.remarks()
+    ]
 
 
 def _family_caption(family: Family, n_seeds: int) -> str:
