@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analyses.alignment import derangement, layouts
+from analyses.interventions.items import derangement, layouts
 from analyses.planted.interchange import accuracy, loss, means, others, record, replaced, uniform, zeros
 from analyses.planted.roles import ALARMS, Role
 from mechproc.model.hooked import HookedTransformer

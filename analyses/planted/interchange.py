@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analyses.alignment import derangement, layouts
+from analyses.interventions.items import derangement, layouts
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site, sites
 from mechproc.procedures.base import Items

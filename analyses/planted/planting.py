@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
-from analyses.alignment import derangement, layouts
+from analyses.interventions.items import derangement, layouts
 from analyses.planted.accept import Trial, failures
 from analyses.planted.assemble import SAMPLE_ITEMS, assemble
 from analyses.planted.design import ANY, Contrast, Design, HeadPlan, MLPPlan

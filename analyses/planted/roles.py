@@ -8,7 +8,7 @@ nothing, when only the second summand changes.
 from __future__ import annotations
 
 import enum
-from typing import Literal
+from typing import Literal, get_args
 
 MethodKind = Literal["zero", "mean", "resample", "patching", "attribution", "reading"]
 """What a method does, as far as it decides what can be found.
@@ -52,8 +52,8 @@ class Role(enum.Enum):
 ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM})
 """Roles whose flagging is a false alarm."""
 
-EXPECTED: dict[Role, dict[MethodKind, Expected]] = {
-    role: dict(zip(("zero", "mean", "resample", "patching", "attribution", "reading"), row, strict=True))
+EXPECTED: dict[Role, dict[str, str]] = {
+    role: dict(zip(get_args(MethodKind), row, strict=True))
     for role, row in {
         #                    zero      mean      resample  patching  attribution  reading
         Role.CARRIES: ("flags", "flags", "flags", "flags", "flags", "either"),

@@ -35,7 +35,7 @@ def describe(cls: Any) -> str:
     """One procedure at its default settings, as plain text."""
     from mechproc.cli.scores import bits, spelled
     from mechproc.pretrained import card, shipped
-    from mechproc.procedures.base import show
+    from mechproc.procedures.display import show
 
     procedure = cls.from_dict({})
     block = procedure.items(1000)

@@ -24,10 +24,10 @@ from mechproc.procedures.base import (
     Procedure,
     Split,
     names_a_file,
-    show,
 )
 from mechproc.procedures.brackets import KDyck
 from mechproc.procedures.crossing_brackets import KDyckShuffle
+from mechproc.procedures.display import show
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Curriculum, Fixed, LengthDistribution, Uniform
 from mechproc.procedures.lists import Delete, Union

@@ -17,58 +17,29 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from mechproc.config import Config, nearest
 from mechproc.errors import ConfigError, require
+from mechproc.procedures.examples import Example, PairKind
 from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import LengthDistribution
 from mechproc.procedures.source import is_users, source_digest
+from mechproc.procedures.splits import SPLITS, Split, content_hash, draw_split, generator
 
 BLOCK_ITEMS = 1024
 """Items in one block."""
-_ATTEMPTS = 64
-"""How often contents are drawn anew until each item of a block is of its split."""
 _LENGTH_SAMPLE = 4096
 """Items that decide whether a split has items of a length."""
-SPLITS = {"test": 1 / 16, "validation": 1 / 16, "train": 14 / 16}
-"""The share of a procedure's space that falls into each split."""
-Split = Literal["train", "validation", "test"]
 
 
 def names_a_file(name: object) -> bool:
     """Whether ``name`` has the form ``FILE.py:Class``."""
     return isinstance(name, str) and name.rpartition(":")[0].endswith(".py")
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """A worked example: one table that the generator, the documentation and the tests read."""
-
-    text: str
-    """The whole item in token names."""
-    scored: str
-    """The tokens that are predicted, in order (under the ``correct`` protocol)."""
-    latents: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    """Some latents by position, ``UNDEFINED`` included."""
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Settings under which the example holds, over the procedure's ``small`` ones."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PairKind:
-    """A kind of minimal pair: two items that differ in one respect."""
-
-    description: str
-    changes: tuple[str, ...]
-    """Latents that differ somewhere in every pair."""
-    holds: tuple[str, ...]
-    """Latents that are equal at every position of every pair."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,7 +270,7 @@ class Procedure(Config, ABC):
     def split_of(self, tokens: np.ndarray) -> np.ndarray:
         """The split (index into ``SPLITS``) that each item belongs to by its class, int64 [item]."""
         edges = np.cumsum(list(SPLITS.values()))[:-1]
-        return np.searchsorted(edges, _content_hash(self.equivalence_class(tokens)) / 2.0**64, side="right")
+        return np.searchsorted(edges, content_hash(self.equivalence_class(tokens)) / 2.0**64, side="right")
 
     def block(self, seed: int, split: Split, index: int, stage: int | None = None, latents: bool = True) -> Items:
         """Items ``index`` of ``BLOCK_ITEMS`` items: a pure function of its arguments and the procedure.
@@ -311,8 +282,8 @@ class Procedure(Config, ABC):
         last_stage = self.lengths.n_stages - 1
         stage = last_stage if stage is None else stage
         require(0 <= stage <= last_stage, "stage", stage, f"0 to {last_stage}")
-        rng = _generator(self.short_name, self.version, int(seed), split, int(index), int(stage))
-        return self._annotated(*self._draw_split(rng, split, stage), latents)
+        rng = generator(self.short_name, self.version, int(seed), split, int(index), int(stage))
+        return self._annotated(*draw_split(self, rng, BLOCK_ITEMS, split, stage), latents)
 
     def items(self, n: int, *, seed: int = 0, split: Split = "test", start: int = 0, stage: int | None = None) -> Items:
         """Items ``start`` to ``start + n`` of the endless stream that the blocks of (seed, split, stage) make."""
@@ -354,7 +325,7 @@ class Procedure(Config, ABC):
         defined = values != UNDEFINED
         pool = np.sort(values[defined])
         require(len(pool) > 0, "latent", latent, "a latent with a value somewhere in the block")
-        rng = _generator("control", latent, int(seed))
+        rng = generator("control", latent, int(seed))
         label_of_token = pool[rng.integers(0, len(pool), size=self.d_vocab)]
         return np.where(defined, label_of_token[block.tokens], UNDEFINED)
 
@@ -364,7 +335,7 @@ class Procedure(Config, ABC):
             known = ", ".join(self.pair_kinds) + nearest(kind, self.pair_kinds)
             raise ConfigError(f"pair kind {kind!r} of {self.kind} is not one of {known}")
         require(n >= 1, "n", n, "at least 1")
-        rng = _generator("pairs", self.short_name, self.version, kind, int(seed), split)
+        rng = generator("pairs", self.short_name, self.version, kind, int(seed), split)
         clean, corrupt, found, index = [], [], 0, 0
         # A kind that gives less than one pair in a hundred items is not worth the wait.
         while found < n and BLOCK_ITEMS * index < 100 * n + 16 * BLOCK_ITEMS:
@@ -396,38 +367,12 @@ class Procedure(Config, ABC):
             exists[missing[good]] = True
         return self.annotate(tokens, n_tokens), exists
 
-    def _draw_split(self, rng: np.random.Generator, split: str, stage: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """A block of items of one split: lengths of the rule's distribution, then contents until they are of the split.
-
-        A length of which no item is in the split gives way to another one of the distribution.
-        """
-        lengths, wanted = self.lengths.draw(rng, BLOCK_ITEMS, stage), list(SPLITS).index(split)
-        tokens = np.zeros((BLOCK_ITEMS, self.n_ctx), dtype=np.int64)
-        n_tokens, missing = np.zeros(BLOCK_ITEMS, dtype=np.int64), np.arange(BLOCK_ITEMS)
-        for attempt in range(_ATTEMPTS):
-            tries = max(round(1 / SPLITS[split]), 1 if attempt == 0 else 3)
-            drawn, drawn_n = self.draw(rng, np.repeat(lengths[missing], tries))
-            fits = (self.split_of(drawn) == wanted).reshape(len(missing), tries)
-            chosen = np.arange(len(missing)) * tries + fits.argmax(axis=1)
-            found = fits.any(axis=1)
-            tokens[missing[found]], n_tokens[missing[found]] = drawn[chosen[found]], drawn_n[chosen[found]]
-            missing = missing[~found]
-            if len(missing) == 0:
-                return tokens, n_tokens
-            if attempt == _ATTEMPTS // 4:
-                occurring = self._lengths_in(split, stage)
-                empty = missing[~np.isin(lengths[missing], occurring)]
-                lengths[empty] = rng.choice(occurring, size=len(empty))
-        raise ConfigError(
-            f"{self.kind} with these settings has too few items of length {lengths[missing[0]]} in {split}"
-        )
-
     def _lengths_in(self, split: str, stage: int | None) -> np.ndarray:
         """The lengths of which the split has items, as far as a sample shows, int64 [length]."""
         occurring = []
         for length in self.lengths.support(stage).tolist():
             if (split, length) not in self._occurs:
-                rng = _generator("lengths", self.short_name, self.version, split, length)
+                rng = generator("lengths", self.short_name, self.version, split, length)
                 sample, _ = self.draw(rng, np.full(_LENGTH_SAMPLE, length))
                 self._occurs[split, length] = bool((self.split_of(sample) == list(SPLITS).index(split)).any())
             if self._occurs[split, length]:
@@ -442,35 +387,3 @@ class Procedure(Config, ABC):
     def _occurs(self) -> dict[tuple[str, int], bool]:
         """Whether a split has items of a length, as far as it was asked for."""
         return {}
-
-
-def show(procedure: Procedure, n: int = 3) -> str:
-    """The first ``n`` test items in token names, one a line, the scored tokens in square brackets."""
-    block = procedure.items(n)
-    lines = []
-    for row, count, scored in zip(block.tokens, block.n_tokens, block.scored, strict=True):
-        names = [procedure.token_names[t] for t in row]
-        end = max(int(count), int(np.flatnonzero(scored).max(initial=-1)) + 2)
-        lines.append(" ".join(f"[{names[p]}]" if p and scored[p - 1] else names[p] for p in range(end)))
-    return "\n".join(lines)
-
-
-def _generator(*key: object) -> np.random.Generator:
-    entropy = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "little")
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-
-
-def _content_hash(tokens: np.ndarray) -> np.ndarray:
-    """64 well-mixed bits for each row (splitmix64 over the columns); padding at the end changes nothing."""
-    columns = np.ascontiguousarray(tokens.T).astype(np.uint64)
-    state = np.full(len(tokens), 0x9E3779B97F4A7C15, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for column, product in zip(columns, columns * np.uint64(0xD1342543DE82EF95), strict=True):
-            mixed = state ^ product
-            mixed ^= mixed >> np.uint64(30)
-            mixed *= np.uint64(0xBF58476D1CE4E5B9)
-            mixed ^= mixed >> np.uint64(27)
-            mixed *= np.uint64(0x94D049BB133111EB)
-            mixed ^= mixed >> np.uint64(31)
-            np.copyto(state, mixed, where=column != 0)
-    return state

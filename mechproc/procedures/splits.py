@@ -1,0 +1,70 @@
+"""How items are spread over splits, and where their random numbers come from."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mechproc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mechproc.procedures.base import Procedure
+
+_ATTEMPTS = 64
+"""How often contents are drawn anew until each item of a block is of its split."""
+SPLITS = {"test": 1 / 16, "validation": 1 / 16, "train": 14 / 16}
+"""The share of a procedure's space that falls into each split."""
+Split = Literal["train", "validation", "test"]
+
+
+def generator(*key: object) -> np.random.Generator:
+    """The source of random numbers that belongs to ``key``."""
+    entropy = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "little")
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+def content_hash(tokens: np.ndarray) -> np.ndarray:
+    """64 well-mixed bits for each row (splitmix64 over the columns); padding at the end changes nothing."""
+    columns = np.ascontiguousarray(tokens.T).astype(np.uint64)
+    state = np.full(len(tokens), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for column, product in zip(columns, columns * np.uint64(0xD1342543DE82EF95), strict=True):
+            mixed = state ^ product
+            mixed ^= mixed >> np.uint64(30)
+            mixed *= np.uint64(0xBF58476D1CE4E5B9)
+            mixed ^= mixed >> np.uint64(27)
+            mixed *= np.uint64(0x94D049BB133111EB)
+            mixed ^= mixed >> np.uint64(31)
+            np.copyto(state, mixed, where=column != 0)
+    return state
+
+
+def draw_split(
+    procedure: Procedure, rng: np.random.Generator, n: int, split: str, stage: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Items of one split: lengths of the rule's distribution, then contents until they are of the split.
+
+    A length of which no item is in the split gives way to another one of the distribution.
+    """
+    lengths, wanted = procedure.lengths.draw(rng, n, stage), list(SPLITS).index(split)
+    tokens = np.zeros((n, procedure.n_ctx), dtype=np.int64)
+    n_tokens, missing = np.zeros(n, dtype=np.int64), np.arange(n)
+    for attempt in range(_ATTEMPTS):
+        tries = max(round(1 / SPLITS[split]), 1 if attempt == 0 else 3)
+        drawn, drawn_n = procedure.draw(rng, np.repeat(lengths[missing], tries))
+        fits = (procedure.split_of(drawn) == wanted).reshape(len(missing), tries)
+        chosen = np.arange(len(missing)) * tries + fits.argmax(axis=1)
+        found = fits.any(axis=1)
+        tokens[missing[found]], n_tokens[missing[found]] = drawn[chosen[found]], drawn_n[chosen[found]]
+        missing = missing[~found]
+        if len(missing) == 0:
+            return tokens, n_tokens
+        if attempt == _ATTEMPTS // 4:
+            occurring = procedure._lengths_in(split, stage)
+            empty = missing[~np.isin(lengths[missing], occurring)]
+            lengths[empty] = rng.choice(occurring, size=len(empty))
+    raise ConfigError(
+        f"{procedure.kind} with these settings has too few items of length {lengths[missing[0]]} in {split}"
+    )
