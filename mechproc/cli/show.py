@@ -73,7 +73,8 @@ def page() -> str:
         "Written by `mechproc show --markdown`. Tokens, positions and values are aligned; a latent",
     ]
     lines += ["without a value is a dot. `mechproc show NAME` adds settings, items, ceiling and baselines.", ""]
-    for kind, cls in procedures().items():
+    shipped = {kind: cls for kind, cls in procedures().items() if cls.__module__.startswith("mechproc.")}
+    for kind, cls in shipped.items():
         lines += [f"## {kind}", ""]
         lines += [line for paragraph in _paragraphs(cls) for line in (*textwrap.wrap(paragraph, 120), "")]
         for example in cls.examples:
