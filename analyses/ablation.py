@@ -166,7 +166,7 @@ def compare(
         undefined += [({"ablation": kind, "part": part}, reason) for part, reason in reasons.items()]
     shared = {"name": metric_of(metric).change, "what_it_does_not_show": f"{DOES_NOT_SHOW}."}
     joined = stack({k: dataclasses.replace(r, **shared) for k, r in maps.items()}, "ablation")
-    warnings = list(dict.fromkeys(sentence for each in maps.values() for sentence in each.warnings))
+    warnings = next((each.warnings for each in maps.values() if each.warnings), [])  # the kinds share models and rule
     return dataclasses.replace(joined, undefined=undefined, metadata={**joined.metadata, "warnings": warnings})
 
 

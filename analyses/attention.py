@@ -16,7 +16,8 @@ from torch import Tensor
 from analyses.interventions.patch import run_with_activations
 from analyses.interventions.trace import require_finite
 from analyses.models import Models, batches, by_seed, sized_threads
-from mechproc.errors import require
+from mechproc.config import nearest
+from mechproc.errors import ConfigError, require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
 from mechproc.result import Label, Result
@@ -30,10 +31,12 @@ NOT_USED = (
 
 
 @sized_threads
-def patterns(model: HookedTransformer, items: Items) -> Result:
+def patterns(model: HookedTransformer, items: Items, *, window: tuple[int | None, int | None] = (None, None)) -> Result:
     """Every head's attention on a few items: axes ``layer``, ``head``, ``item``, ``query`` and ``key``.
 
-    Queries on padding are undefined. ``metadata["tokens"]`` has the token numbers of each item, without padding.
+    ``window``: the first position that is returned and the one after the last, of queries and of keys, as in a slice:
+    ``(-64, None)`` is the last 64 positions of the longest item. Labels are the positions within the item. Queries on
+    padding are undefined. ``metadata["tokens"]`` has the token numbers of each item, without padding.
     """
     require(
         1 <= len(items) <= MAX_PATTERN_ITEMS,
@@ -44,16 +47,19 @@ def patterns(model: HookedTransformer, items: Items) -> Result:
     n_pos = int(items.n_tokens.max())
     layers = [p.double().cpu().numpy() for _, layer in _patterns(by_seed([model])[0], items, 0) for p in layer]
     values = np.stack(layers).transpose(0, 2, 1, 3, 4)[..., :n_pos, :n_pos].copy()
-    padding = np.argwhere(np.arange(n_pos) >= items.n_tokens[:, None])
+    shown = range(n_pos)[slice(*window)]
+    require(len(shown) > 0, "window", window, f"a slice of the {n_pos} positions of the longest item")
+    padding = [(i, q) for i, q in np.argwhere(np.arange(n_pos) >= items.n_tokens[:, None]).tolist() if q in shown]
     for item, query in padding:
         values[:, :, item, query] = np.nan
+    values = values[..., shown.start : shown.stop, shown.start : shown.stop]
     n_layers, n_heads, n_items = values.shape[:3]
-    sizes = {"layer": n_layers, "head": n_heads, "item": n_items, "query": n_pos, "key": n_pos}
+    labels = {"layer": range(n_layers), "head": range(n_heads), "item": range(n_items), "query": shown, "key": shown}
     return Result(
         name="attention",
         values=values,
-        axes=tuple(sizes),
-        coordinates={axis: list(range(n)) for axis, n in sizes.items()},
+        axes=tuple(labels),
+        coordinates={axis: list(numbers) for axis, numbers in labels.items()},
         unit="fraction",
         direction="higher: the query attends more to the key",
         what_it_does_not_show=f"{NOT_USED}.",
@@ -117,17 +123,31 @@ def scores(
     )
 
 
-def match_heads(scores: Result) -> Result:
-    """Heads matched across seeds by what they do: axes ``mask``, ``rank`` (1 is the best head) and ``seed``.
+def match_heads(scores: Result, mask: str) -> dict[Label, list[str]]:
+    """The heads of each seed, such as ``"L1.H2"``, from the one with the highest score on ``mask`` to the lowest.
 
-    The heads of each seed are sorted by their score on each mask, all layers together, ties in the order of the forward
-    pass. ``metadata["heads"][mask][seed]`` names the head at each rank, such as ``"L1.H2"``. The best of several heads
-    is a maximum: even heads that do nothing in particular have a best one above their mean. Hold rank 1 against rank 1
-    of models without the structure, not against uniform attention alone.
+    All layers together, ties in the order of the forward pass. ``figures.ablation_map(matched=...)`` takes it. The
+    best of several heads is a maximum: even heads that do nothing in particular have one above their mean. Hold rank 1
+    against rank 1 of models without the structure, not against uniform attention alone.
     """
     values, names = _flat(scores)
+    of_mask = values[scores.coordinates["mask"].index(mask)] if mask in scores.coordinates["mask"] else None
+    if of_mask is None:
+        known = [str(each) for each in scores.coordinates["mask"]]
+        raise ConfigError(f"mask {mask!r} is not one of {', '.join(known)}{nearest(mask, known)}")
+    require(not np.isnan(of_mask).any(), "mask", mask, "a target that the items have")
+    order = np.argsort(-of_mask, axis=0, kind="stable")
+    return {seed: [names[i] for i in order[:, column]] for column, seed in enumerate(scores.coordinates["seed"])}
+
+
+def by_rank(scores: Result) -> Result:
+    """The scores of heads matched by function: axes ``mask``, ``rank`` (1 is the best head) and ``seed``.
+
+    The heads of each seed are in the order of ``match_heads`` for each mask.
+    """
+    values, _ = _flat(scores)
     order = np.argsort(-values, axis=1, kind="stable")
-    return _by_rank(scores, np.take_along_axis(values, order, axis=1), _named(scores, names, order), {})
+    return _by_rank(scores, np.take_along_axis(values, order, axis=1), {})
 
 
 def before_after(before: Result, after: Result, ranked_by: Literal["before", "after"] = "after") -> Result:
@@ -136,7 +156,7 @@ def before_after(before: Result, after: Result, ranked_by: Literal["before", "af
     Both are what ``scores`` gives, for the same masks and seeds. The heads of each seed are ranked by their score at
     ``ranked_by``, and each keeps its rank in the other: within one run a head is the same head. Ranking favours the
     side it is done by, whose top scores are in part luck; what speaks for a pattern that was there before is a high
-    ``before`` under ``ranked_by="after"``.
+    ``before`` under ``ranked_by="after"``. ``metadata["heads"][mask][seed]`` labels each rank with its head.
     """
     require(ranked_by in ("before", "after"), "ranked_by", ranked_by, "'before' or 'after'")
     for field in ("axes", "coordinates"):
@@ -145,7 +165,8 @@ def before_after(before: Result, after: Result, ranked_by: Literal["before", "af
     (first, names), (second, _) = _flat(before), _flat(after)
     order = np.argsort(-(second if ranked_by == "after" else first), axis=1, kind="stable")
     both = np.stack([np.take_along_axis(values, order, axis=1) for values in (first, second)], axis=1)
-    return _by_rank(before, both, _named(before, names, order), {"when": ["before", "after"]}, ranked_by=ranked_by)
+    heads = _named(before, names, order)
+    return _by_rank(before, both, {"when": ["before", "after"]}, ranked_by=ranked_by, heads=heads)
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
@@ -201,7 +222,6 @@ def _named(scores: Result, names: list[str], order: np.ndarray) -> dict[str, dic
 def _by_rank(
     scores: Result,
     values: np.ndarray,
-    heads: dict[str, dict[str, list[str]]],
     inner: dict[str, list[str]],
     **metadata: Any,
 ) -> Result:
@@ -216,5 +236,5 @@ def _by_rank(
         direction=scores.direction,
         what_it_does_not_show=f"that a rank is one head: in each seed it is whichever scored so. Nor {NOT_USED}.",
         undefined=scores.undefined,
-        metadata={**scores.metadata, **metadata, "heads": heads},
+        metadata={**scores.metadata, **metadata},
     )

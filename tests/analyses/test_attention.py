@@ -43,6 +43,14 @@ class TestPatterns:
     def test_no_more_positions_than_the_longest_item(self):
         assert attention.patterns(planted(), ITEMS.take(slice(1, 2))).values.shape == (1, 2, 1, 4, 4)
 
+    def test_a_window_keeps_the_last_query(self):
+        whole, last = attention.patterns(planted(1), ITEMS), attention.patterns(planted(1), ITEMS, window=(-3, None))
+        assert last.coordinates["query"] == last.coordinates["key"] == (3, 4, 5)
+        np.testing.assert_array_equal(last.values, whole.values[..., 3:, 3:])
+        assert [dict(where) for where, _ in last.undefined] == [{"item": 1, "query": 4}, {"item": 1, "query": 5}]
+        with pytest.raises(ConfigError, match="window"):
+            attention.patterns(planted(1), ITEMS, window=(9, None))
+
     def test_too_many_items(self):
         many = alternating(*[(1, 2, 6)] * 65)
         with pytest.raises(ConfigError, match="items = 65 is not allowed: 1 to 64"):
@@ -83,7 +91,9 @@ class TestScores:
         assert [where for where, _ in result.undefined] == [{"mask": "none"}]
         assert "none" not in result.metadata["uniform"]
         assert result.metadata["n_items"]["none"] == 0
-        assert attention.match_heads(result).is_undefined.sum() == 2
+        assert attention.by_rank(result).is_undefined.sum() == 2
+        with pytest.raises(ConfigError, match="mask = 'none'"):
+            attention.match_heads(result, "none")
 
     def test_items_without_a_target_do_not_count(self):
         first_only = MASK & (np.arange(len(ITEMS)) == 0)[:, None, None]
@@ -131,20 +141,20 @@ class TestMatching:
     """By seed: L0.H0, L0.H1, L1.H0, L1.H1."""
 
     def test_ranks_and_names(self):
-        result = attention.match_heads(self.scores(self.FIRST))
+        scores = self.scores(self.FIRST)
+        result, heads = attention.by_rank(scores), attention.match_heads(scores, "answer")
         assert result.axes == ("mask", "rank", "seed")
         assert result.coordinates["rank"] == (1, 2, 3, 4)
         assert result.values[0].T.tolist() == [[0.9, 0.3, 0.2, 0.1], [0.8, 0.1, 0.1, 0.0], [0.7, 0.2, 0.1, 0.0]]
-        heads = result.metadata["heads"]["answer"]
-        assert heads["0"] == ["L0.H1", "L1.H1", "L1.H0", "L0.H0"]
-        assert heads["1"] == ["L0.H0", "L0.H1", "L1.H0", "L1.H1"]  # a tie keeps the order of the forward pass
+        assert heads[0] == ["L0.H1", "L1.H1", "L1.H0", "L0.H0"]
+        assert heads[1] == ["L0.H0", "L0.H1", "L1.H0", "L1.H1"]  # a tie keeps the order of the forward pass
         assert result.metadata["uniform"] == {"answer": 0.2}
 
     def test_seeds_with_the_head_at_different_places_are_alike_by_rank(self):
         found = attention.scores([planted(0), planted(1)], ITEMS, {"previous": MASK})
-        matched = attention.match_heads(found)
-        assert matched.select(mask="previous", rank=1).values == pytest.approx([1.0, 1.0])
-        assert [names[0] for names in matched.metadata["heads"]["previous"].values()] == ["L0.H0", "L0.H1"]
+        assert attention.by_rank(found).select(mask="previous", rank=1).values == pytest.approx([1.0, 1.0])
+        matched = attention.match_heads(found, "previous")
+        assert {seed: heads[0] for seed, heads in matched.items()} == {0: "L0.H0", 1: "L0.H1"}
 
     @pytest.mark.parametrize(
         ("ranked_by", "seed_0"),
@@ -168,7 +178,11 @@ class TestMatching:
 
     def test_other_axes_are_refused(self):
         with pytest.raises(ConfigError, match="axes of 'attention'"):
-            attention.match_heads(self.scores(self.FIRST).select(mask="answer"))
+            attention.by_rank(self.scores(self.FIRST).select(mask="answer"))
+
+    def test_an_unknown_mask(self):
+        with pytest.raises(ConfigError, match="mask 'anser'"):
+            attention.match_heads(self.scores(self.FIRST), "anser")
 
 
 class TestModels:
