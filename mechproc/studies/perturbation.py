@@ -1,7 +1,7 @@
 """Is it the arrangement of the moved weights that helps, or only their scale?
 
 The attention of set is moved to the haystack and to addition, its numbers permuted within each head, replaced by noise
-of the same norm, given other directions between the same singular values, or overlaid with Gaussian noise of rising level.
+of the same norm, given other directions for the same singular values, or overlaid with Gaussian noise of four levels.
 """
 
 from __future__ import annotations
