@@ -2,5 +2,13 @@
 
 STUDIES = {
     "set-to-haystack": "set_to_haystack",
+    "transferable": "transferable",
+    "rules-by-task": "rules_by_task",
+    "composition": "composition",
+    "perturbation": "perturbation",
+    "shuffled-data": "shuffled_data",
+    "confounders": "confounders",
+    "faster-or-better": "faster_or_better",
+    "width": "width",
 }
 """Name of a study -> its module; ``mechproc.studies.registry`` loads it."""

@@ -31,6 +31,7 @@ from mechproc.procedures import (
     Uniform,
 )
 from mechproc.runs.config import RunAtStep, RunConfig
+from mechproc.studies.study import Study
 from mechproc.training.config import TASK, TrainingConfig
 from mechproc.transfer import Recipe, attention_only, fresh, full
 
@@ -148,3 +149,17 @@ def runs(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:
         planned += [random_start(task, seed) for task in (HAYSTACK, REVERSED_ADDITION)]
         planned += [run for cell in cells() for _, _, run in cell.probes(seed)]
     return planned
+
+
+def study(seeds: Sequence[int] | None = None) -> Study:
+    """The search as a study, without comparisons: it describes, and no verdict is drawn from it.
+
+    Arms are named by task, cell, donor steps and what is moved, such as ``haystack: set, ..., 500 steps, full``.
+    """
+    arms: list[tuple[str, RunConfig]] = []
+    for seed in SEEDS if seeds is None else seeds:
+        arms += [(f"{task.short_name}: random", random_start(task, seed)) for task in (HAYSTACK, REVERSED_ADDITION)]
+        for cell in cells():
+            where = f"{cell.task.short_name}: {cell.name}"
+            arms += [(f"{where}, {steps:,} steps, {arm}", run) for arm, steps, run in cell.probes(seed)]
+    return Study("transferable", arms, question=(__doc__ or "").splitlines()[0])
