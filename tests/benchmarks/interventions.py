@@ -34,7 +34,9 @@ N_LAYERS, N_HEADS, N_NEURONS = 2, 4, 64
 def model_of(task: Haystack, seed: int) -> HookedTransformer:
     """A fresh model of the paper's shape whose weights are large enough that parts have effects."""
     return HookedTransformer(
-        ModelConfig(n_layers=N_LAYERS, n_heads=N_HEADS, d_model=16, n_ctx=task.n_ctx, d_vocab=task.d_vocab, init_std=0.2),
+        ModelConfig(
+            n_layers=N_LAYERS, n_heads=N_HEADS, d_model=16, n_ctx=task.n_ctx, d_vocab=task.d_vocab, init_std=0.2
+        ),
         seed=seed,
     )
 
@@ -66,9 +68,7 @@ def patching_sweep(rounds: int) -> dict[str, float]:
     def ours() -> torch.Tensor:
         weights = Weights.of(model)
         clean, corrupt = trace(weights, pairs.clean), trace(weights, pairs.corrupt)
-        patches = [
-            [Patch(site, [p], site.view(clean.activations[site.hook]))] for site in sites for p in range(width)
-        ]
+        patches = [[Patch(site, [p], site.view(clean.activations[site.hook]))] for site in sites for p in range(width)]
         found = torch.zeros(len(patches))
         for indices, logits in sweep(corrupt, patches):
             for index, one in zip(indices, logits, strict=True):
