@@ -107,7 +107,7 @@ def test_claims(place, capsys):
     assert study(place, "claims") == 0
     text = capsys.readouterr().out
     assert "Claim 1: too few seeds (3 of 10). The attention helps." in text
-    assert "more seeds, " in text and "1 claims, 0 of them decided" in text
+    assert "7 more seeds" in text and "1 claims, 0 of them decided" in text
 
 
 def test_help_imports_nothing_heavy():
