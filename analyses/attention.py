@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from analyses.interventions.patch import run_with_activations
 from analyses.interventions.trace import require_finite
@@ -90,7 +91,8 @@ def scores(
     uniform = {name: _uniform(weight) for name, weight in weights.items()}
     known = [name for name in masks if uniform[name] is not None]
     values = np.full((len(masks), cfg.n_layers, cfg.n_heads, len(found)), np.nan)
-    for column, (seed, model) in enumerate(found.items()):
+    progress = tqdm(found.items(), desc="attention", unit="model", leave=False, disable=None)
+    for column, (seed, model) in enumerate(progress):
         sums = {name: np.zeros((cfg.n_layers, cfg.n_heads)) for name in known}
         for batch, layers in _patterns(model, items, seed):
             for name in known:

@@ -95,7 +95,7 @@ class Weights:
         key comes after the query, whose positions are [..., query]."""
         scores = (q.transpose(-2, -3) / math.sqrt(q.shape[-1])) @ k.transpose(-2, -3).transpose(-1, -2)
         future = torch.arange(k.shape[-3], device=k.device) > query_positions[..., None]
-        return scores.masked_fill(future.unsqueeze(-3), -torch.inf)
+        return scores.masked_fill_(future.unsqueeze(-3), -torch.inf)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

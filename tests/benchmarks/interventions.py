@@ -123,6 +123,7 @@ def main() -> None:
     """Run both and print the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", type=Path, help="folder of an earlier commit, for the ablation survey")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds of the survey")
     parser.add_argument("--quick", action="store_true", help="one seed and 128 items in the survey")
     parser.add_argument("--survey", nargs=2, type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -131,7 +132,7 @@ def main() -> None:
         print(json.dumps(ablation_survey(*args.survey)))
         return
     record: dict[str, Any] = {"patching": patching_sweep(1 if args.quick else 5)}
-    sizes = (1, 128) if args.quick else (10, 512)
+    sizes = (1, 128) if args.quick else (args.seeds, 512)
     ask = functools.partial(in_process, n_seeds=sizes[0], n_items=sizes[1])
     seconds, _ = ask(Path(__file__).parents[2])
     record["ablation"] = {"seeds": sizes[0], "items": sizes[1], "ours": seconds}
