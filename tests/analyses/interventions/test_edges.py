@@ -33,43 +33,42 @@ def patcher(ours: HookedTransformer, clean: Items, corrupt: Items) -> EdgePatche
     return EdgePatcher(trace(weights, clean), trace(weights, corrupt))
 
 
-def replica(ours: HookedTransformer, clean: Items, corrupt: Items, edge: Edge) -> torch.Tensor:
-    """Logits [item, pos, d_vocab] with one edge replaced, from hooks alone."""
-    ours.set_use_attn_result(True)
-    ours.set_use_split_qkv_input(True)
-    ours.set_use_hook_mlp_in(not ours.cfg.attn_only)
-    try:
-        _, before = ours.run_with_cache(inputs(clean, ours.cfg), return_cache_object=False)
-        _, after = ours.run_with_cache(inputs(corrupt, ours.cfg), return_cache_object=False)
+class Replica:
+    """The same from hooks alone: logits [item, pos, d_vocab] with one edge replaced."""
 
-        def written(cache) -> torch.Tensor:
-            if edge.sender in ("embed", "pos"):
-                return cache["hook_embed" if edge.sender == "embed" else "hook_pos_embed"]
-            layer, part = edge.sender[1:].split(".")
-            if part == "mlp":
-                return cache[f"blocks.{layer}.hook_mlp_out"]
-            if part == "b_O":
-                return torch.zeros_like(cache["hook_embed"])  # the same in both runs
-            return cache[f"blocks.{layer}.attn.hook_result"][:, :, int(part[1:])]
+    def __init__(self, ours: HookedTransformer, clean: Items, corrupt: Items) -> None:
+        self.model = HookedTransformer(ours.cfg, ours.state())  # a copy, whose switches are on
+        self.model.set_use_attn_result(True)
+        self.model.set_use_split_qkv_input(True)
+        self.model.set_use_hook_mlp_in(not ours.cfg.attn_only)
+        self.inputs = inputs(clean, ours.cfg)
+        self.before = self.model.run_with_cache(self.inputs, return_cache_object=False)[1]
+        self.after = self.model.run_with_cache(inputs(corrupt, ours.cfg), return_cache_object=False)[1]
 
-        difference = written(after) - written(before)
+    def written(self, sender: str, cache: dict[str, torch.Tensor]) -> torch.Tensor:
+        if sender in ("embed", "pos"):
+            return cache["hook_embed" if sender == "embed" else "hook_pos_embed"]
+        layer, part = sender[1:].split(".")
+        if part == "b_O":
+            return torch.zeros_like(cache["hook_embed"])  # the same in both runs
+        name = f"blocks.{layer}"
+        return (
+            cache[f"{name}.hook_mlp_out"] if part == "mlp" else cache[f"{name}.attn.hook_result"][:, :, int(part[1:])]
+        )
+
+    def __call__(self, edge: Edge) -> torch.Tensor:
+        difference = self.written(edge.sender, self.after) - self.written(edge.sender, self.before)
         if edge.receiver == "logits":
-            hook = f"blocks.{ours.cfg.n_layers - 1}.hook_resid_post"
-            return ours.run_with_hooks(inputs(clean, ours.cfg), fwd_hooks=[(hook, lambda x, hook: x + difference)])
-        layer, part = edge.receiver[1:].split(".")[:2]
-        if part == "mlp":
-            hook = f"blocks.{layer}.hook_mlp_in"
-            return ours.run_with_hooks(inputs(clean, ours.cfg), fwd_hooks=[(hook, lambda x, hook: x + difference)])
+            name, head = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post", None
+        else:
+            layer, part = edge.receiver[1:].split(".")[:2]
+            head = None if part == "mlp" else int(part[1:])
+            name = f"blocks.{layer}.hook_{'mlp_in' if part == 'mlp' else edge.receiver[-1] + '_input'}"
 
-        def one_head(x, hook):
-            x[:, :, int(part[1:])] += difference
+        def add(x: torch.Tensor, hook: object) -> None:
+            (x if head is None else x[:, :, head]).add_(difference)
 
-        hook = f"blocks.{layer}.hook_{edge.receiver[-1]}_input"
-        return ours.run_with_hooks(inputs(clean, ours.cfg), fwd_hooks=[(hook, one_head)])
-    finally:
-        ours.set_use_attn_result(False)
-        ours.set_use_split_qkv_input(False)
-        ours.set_use_hook_mlp_in(False)
+        return self.model.run_with_hooks(self.inputs, fwd_hooks=[(name, add)])
 
 
 @pytest.mark.parametrize("kind", GRID)
@@ -84,9 +83,9 @@ def test_every_edge_agrees_with_the_replica(kind):
     interventions = [[paths.patch(edge.receiver, [edge.sender])] for edge in into_parts]
     for indices, logits in sweep(paths.clean, interventions):
         found |= {into_parts[index]: one for index, one in zip(indices, logits, strict=True)}
-    real, moved = paths.clean.real, 0
+    replica, real, moved = Replica(ours, clean, corrupt), paths.clean.real, 0
     for edge in every:
-        expected = at(replica(ours, clean, corrupt, edge), paths.clean.scored)
+        expected = at(replica(edge), paths.clean.scored)
         torch.testing.assert_close(found[edge][real], expected[real], atol=1e-10, rtol=0)
         moved += not torch.allclose(expected[real], paths.clean.logits[real], atol=1e-6)
     assert moved > 0
@@ -162,4 +161,4 @@ def test_patches_of_edges_work_on_the_hooked_model():
     paths = patcher(ours, clean, corrupt)
     edge = Edge("embed", "L1.H0.v")
     logits = run_with_patches(ours, clean, [paths.patch(edge.receiver, [edge.sender])])
-    torch.testing.assert_close(logits, replica(ours, clean, corrupt, edge), atol=1e-10, rtol=0)
+    torch.testing.assert_close(logits, Replica(ours, clean, corrupt)(edge), atol=1e-10, rtol=0)
