@@ -134,7 +134,6 @@ class _Rows:
         if self.edited & {f"{name}.hook_resid_pre", f"{name}.ln1.hook_normalized"}:
             change = self._edited(f"{name}.hook_resid_pre", self._dense(change, f"{name}.hook_resid_pre"))
         read = self._read(f"{name}.ln1", change)
-        k, v = (self._keys(layer, which, read, change.where) for which in "kv")
         queries = self.scored if last else self.everywhere.expand(self.n, len(self.trace.items), -1)
         residual = self._residual(change, f"{name}.hook_resid_pre", queries if last else None)
         if not last and change.where is None:
@@ -145,10 +144,17 @@ class _Rows:
             q_read = weights.norm(f"{name}.ln1", residual)
         place = queries if last else None
         q = self._edit(f"{hook}q", weights.heads(layer, "q", q_read), place)
-        k, v = self._edit(f"{hook}k", k), self._edit(f"{hook}v", v)
-        scores = self._edit(f"{hook}attn_scores", weights.scores(q, k, queries), place)
-        pattern = self._edit(f"{hook}pattern", scores.softmax(-1), place)
-        z = self._edit(f"{hook}z", (pattern @ v.transpose(2, 3)).transpose(2, 3), place)
+        few = last and change.where is None and 2 * self.scored.shape[-1] <= (self.cfg.d_head or 0)
+        if few and not self.edited & {f"{hook}k", f"{hook}v"}:
+            scores = self._edit(f"{hook}attn_scores", weights.scores_without_keys(layer, q, read, queries), place)
+            pattern = self._edit(f"{hook}pattern", scores.softmax(-1), place)
+            z = weights.z_without_values(layer, pattern, read)
+        else:
+            k, v = (self._edit(f"{hook}{x}", self._keys(layer, x, read, change.where)) for x in "kv")
+            scores = self._edit(f"{hook}attn_scores", weights.scores(q, k, queries), place)
+            pattern = self._edit(f"{hook}pattern", scores.softmax(-1), place)
+            z = (pattern @ v.transpose(2, 3)).transpose(2, 3)
+        z = self._edit(f"{hook}z", z, place)
         out = self._edit(f"{name}.hook_attn_out", weights.attn_out(layer, z), place)
         return Change(residual + out, place, at_scored=last)
 

@@ -97,6 +97,28 @@ class Weights:
         future = torch.arange(k.shape[-3], device=k.device) > query_positions[..., None]
         return scores.masked_fill_(future.unsqueeze(-3), -torch.inf)
 
+    def scores_without_keys(self, layer: int, q: Tensor, read: Tensor, query_positions: Tensor) -> Tensor:
+        """``scores`` from what the keys are made of, ``read`` [..., key, d_model]: the queries go through W_K instead.
+
+        Cheaper than the keys where there are fewer queries than d_head.
+        """
+        name = f"blocks.{layer}.attn"
+        q = q / math.sqrt(q.shape[-1])
+        directions = torch.einsum("...he,hde->...hd", q, self.state[f"{name}.W_K"])
+        constants = (q * self.state[f"{name}.b_K"]).sum(-1)
+        n_queries = q.shape[-3]
+        scores = directions.flatten(-3, -2) @ read.transpose(-1, -2) + constants.flatten(-2)[..., None]
+        scores = scores.unflatten(-2, (n_queries, -1)).transpose(-2, -3)
+        future = torch.arange(read.shape[-2], device=read.device) > query_positions[..., None]
+        return scores.masked_fill_(future.unsqueeze(-3), -torch.inf)
+
+    def z_without_values(self, layer: int, pattern: Tensor, read: Tensor) -> Tensor:
+        """z [..., query, head, d_head] from what the values are made of, ``read`` [..., key, d_model]."""
+        name = f"blocks.{layer}.attn"
+        mixed = (pattern.flatten(-3, -2) @ read).unflatten(-2, pattern.shape[-3:-1])
+        biases = pattern.sum(-1, keepdim=True) * self.state[f"{name}.b_V"][:, None]
+        return (mixed @ self.state[f"{name}.W_V"] + biases).transpose(-2, -3)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
