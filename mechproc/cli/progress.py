@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from mechproc.runs.executors import Event
 
 EVERY_S = 5.0
+"""Least seconds between two lines of progress where lines cannot be rewritten."""
+VERBS = {"failed": "failed", "waiting": "is waited for", "retried": "is started again"}
 
 
 class Lines:
-    """A ``Progress`` that prints at most one line every few seconds."""
+    """A ``Progress`` of one training that prints at most one line every few seconds."""
 
     def __init__(self, prefix: str = "  ") -> None:
         self.prefix = prefix
@@ -26,21 +29,42 @@ class Lines:
 
 
 class RunLines:
-    """A ``Report`` of many runs that prints how far they are and when they will be done."""
+    """A ``Report`` that prints one line over all runs, with the time left.
 
-    def __init__(self) -> None:
-        self.started = time.monotonic()
+    On a terminal the line is rewritten; elsewhere a new one is printed every few seconds. What failed, is waited for or
+    was started again has a line of its own.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.started = self.printed = time.monotonic()
+        self.width = 0
+        """Of the line that the next one replaces; 0 where there is none."""
 
     def __call__(self, event: Event) -> None:
-        spent = time.monotonic() - self.started
-        ended = event.n_done + event.n_failed
+        if event.message:
+            self._print(f"  {event.run.name} {VERBS[event.kind]}: {event.message}")
+        now, last = time.monotonic(), event.n_done + event.n_failed == event.n_total
+        if self.stream.isatty():
+            self._print(self._overall(event), end="\n" if last else "")
+        elif last or now - self.printed >= EVERY_S:
+            self._print(self._overall(event))
+            self.printed = now
+
+    def _overall(self, event: Event) -> str:
         failed = f", {event.n_failed} failed" if event.n_failed else ""
-        left = f"about {clock(spent / event.share * (1 - event.share))} left" if event.share else "time left unknown"
-        print(f"  {ended} of {event.n_total} trainings done{failed} after {clock(spent)}, {left}", flush=True)
-        if event.error is not None:
-            print(f"  {event.run.name} failed: {event.error}", flush=True)
+        left = "" if event.seconds_left is None else f", about {clock(event.seconds_left)} left"
+        spent = clock(time.monotonic() - self.started)
+        return f"  {event.n_done} of {event.n_total} trainings done{failed} after {spent}{left}"
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        start = "\r" if self.width else ""
+        print(f"{start}{text:{self.width}}", end=end, file=self.stream, flush=True)
+        self.width = 0 if end else len(text)
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, such as ``2:05``."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """Minutes and seconds, such as ``2:05``; hours before them from one hour on."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, of_hour = divmod(minutes, 60)
+    return f"{hours}:{of_hour:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

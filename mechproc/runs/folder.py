@@ -17,7 +17,6 @@ A folder is complete when it has ``test.json`` and the files that ``test.json`` 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -169,11 +168,9 @@ class RunFolder:
         """Why the last attempt failed, in one line; None when none has since the last success."""
         return str(read_json(self.error).get("error")) if self.error.exists() else None
 
-    def write_failure(self, error: str) -> None:
-        """Keep why an attempt failed, as far as the folder can be written."""
-        with contextlib.suppress(OSError):
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.error, {"error": error})
+    def write_failure(self, error: str, traceback: str = "") -> None:
+        """Keep why an attempt failed: in one line, and with the traceback of an error that is not the user's."""
+        write_json(self.error, {"error": error, "traceback": traceback.splitlines()})
 
     def write_result(self, identity: str, cfg: ModelConfig, state: State, score: Score, about: dict[str, Any]) -> None:
         """Write the final weights and the test scores; the folder is complete after that.

@@ -7,8 +7,8 @@ from folders alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 from filelock import Timeout
 
 from mechproc.errors import StoreError
-from mechproc.files import write_json
+from mechproc.files import read_json, write_json
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import State
 from mechproc.runs import records as records_
@@ -71,7 +71,7 @@ class Store:
                 need(run)
         return list(needed.values())
 
-    @contextmanager
+    @contextlib.contextmanager
     def writing(self, run: RunConfig) -> Iterator[RunFolder]:
         """The run's folder, made if need be and locked against every other process that would write it.
 
@@ -122,12 +122,22 @@ class Store:
     def metrics(self, run: RunConfig) -> pd.DataFrame:
         """One row for each validation so far, floats to ``mechproc.runs.records.DIGITS`` significant digits."""
         if record := self._record(run):
-            return pd.DataFrame(record["metrics"])
-        return pd.DataFrame(columns(self.folder(run).read_metrics()))
+            return _frame(record["metrics"])
+        return _frame(columns(self.folder(run).read_metrics()))
 
     def failure(self, run: RunConfig) -> str | None:
         """Why the last attempt to train ``run`` failed; None when none has since the last success."""
         return self.folder(run).failure()
+
+    def write_failure(self, run: RunConfig, error: str, traceback: str = "") -> None:
+        """Keep in the folder of ``run`` why it failed, unless it cannot be written or is another run's."""
+        folder, held = self.folder(run), None
+        with contextlib.suppress(OSError):
+            held = read_json(folder.config).get("identity")
+        with contextlib.suppress(OSError):
+            if held in (None, run.identity):
+                folder.path.mkdir(parents=True, exist_ok=True)
+                folder.write_failure(error, traceback)
 
     def record(self, run: RunConfig) -> None:
         """Add the record of a complete run, unless there is one or the store keeps none."""
@@ -179,3 +189,7 @@ class Store:
 def donor_runs(run: RunConfig) -> list[RunConfig]:
     """The runs whose weights ``run`` takes parts of."""
     return list({needed.identity: needed for donor in run.donors.values() for needed in donor.needs}.values())
+
+
+def _frame(metrics: dict[str, list[Any]]) -> pd.DataFrame:
+    return pd.DataFrame({name: metrics[name] for name in sorted(metrics, key=lambda name: (name != "step", name))})

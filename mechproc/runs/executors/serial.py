@@ -3,39 +3,58 @@
 from __future__ import annotations
 
 import time
+import traceback
+from collections.abc import Callable
 
 from mechproc.errors import MechprocError
 from mechproc.runs.config import RunConfig
 from mechproc.runs.execute import execute
-from mechproc.runs.executors import Queue
+from mechproc.runs.executors.queue import BUSY_S, Outcome, Queue
 from mechproc.runs.store import RunBusyError, Store
 from mechproc.threads import one_thread
 
-POLL_S = 1.0
-"""Seconds between two looks at a run that another process is writing."""
+STEP_EVENTS_S = 0.5
+"""Least seconds between two reports of one run's progress."""
 
 
-def serial(queue: Queue, store: Store, wait: bool) -> None:
+def serial(queue: Queue, store: Store) -> None:
     """An ``Executor``."""
     with one_thread():
-        while (run := queue.take()) is not None:
-            queue.finish(run, attempt(run, store, wait))
+        while not queue.finished:
+            run = queue.take()
+            if run is None:  # every run that is left is being written by another process
+                time.sleep(BUSY_S)
+                continue
+            queue.settle(run, attempt(run, store, lambda step, loss, run=run: queue.step(run, step, loss)))
 
 
-def attempt(run: RunConfig, store: Store, wait: bool) -> str | None:
-    """Train one run, and wait for another process that trains it if ``wait``; the error if it fails, in one line.
+def attempt(run: RunConfig, store: Store, on_step: Callable[[int, float], None] | None = None) -> Outcome:
+    """Train one run and say how that ended.
 
-    The error is kept in the run's folder, too. What is no ``MechprocError`` is a fault of the code, and kept like one.
+    ``on_step`` is given updates and loss, twice a second at most. What is no ``MechprocError`` is a fault of the code,
+    whose traceback is kept.
     """
-    while True:
-        try:
-            execute(run, store)
-            return None
-        except RunBusyError as error:
-            if not wait:
-                return str(error)
-            time.sleep(POLL_S)
-        except Exception as error:
-            text = str(error) if isinstance(error, MechprocError) else f"{type(error).__name__}: {error}"
-            store.folder(run).write_failure(text)
-            return text
+    try:
+        execute(run, store, None if on_step is None else _Throttled(on_step))
+    except RunBusyError as error:
+        return Outcome("busy", str(error))
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if isinstance(error, MechprocError):
+            return Outcome("failed", text)
+        return Outcome("failed", f"{type(error).__name__}: {text}", traceback.format_exc())
+    return Outcome("done")
+
+
+class _Throttled:
+    """A training's ``Progress`` that passes step and loss on, at its first step, then twice a second at most."""
+
+    def __init__(self, on_step: Callable[[int, float], None]) -> None:
+        self.on_step = on_step
+        self.reported = -STEP_EVENTS_S
+
+    def __call__(self, step: int, steps: int, loss: float, eta_s: float) -> None:
+        now = time.monotonic()
+        if now - self.reported >= STEP_EVENTS_S or step == steps:
+            self.reported = now
+            self.on_step(step, loss)
