@@ -27,11 +27,12 @@ def add(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or say that it is done already; print the test scores."""
+    """Train, or say that the run is complete; print the test scores."""
     from mechproc.cli.progress import Lines
     from mechproc.cli.scores import bits, spelled
     from mechproc.errors import ConfigError, require
     from mechproc.files import read_json
+    from mechproc.provenance import provenance
     from mechproc.runs.config import RunConfig
     from mechproc.runs.store import Store
     from mechproc.threads import one_thread
@@ -45,13 +46,17 @@ def run(args: argparse.Namespace) -> int:
             f"identity = {str(recorded)[:12]}... in {args.config} is not allowed: that is {config.name} now, as a "
             "procedure or mechproc has changed since; without that line it is trained anew"
         )
-    choose(args.engine, config.model, device=args.device)  # what cannot train is said before anything starts
+    choose(args.engine, config.model, device=args.device)  # an engine that cannot train is refused at once
     store = Store(args.store)
     missing = store.missing([config])
-    if not missing and args.engine != "auto":
-        made_by = store.provenance(config)["engine"]
-        by_it = made_by.split(",")[0].split()[0] == args.engine
-        require(by_it, "engine", args.engine, f"{made_by!r}, which {store.folder(config)} was computed with")
+    if not missing:
+        made = store.provenance(config)
+        print(f"{config.name} is complete: it was computed by the engine {made['engine']} on {made['device']}")
+        engine, device = made["engine"].split(",")[0].split()[0], made["device"]
+        allowed = f"which computed {store.folder(config)}; or remove that first"
+        require(args.engine in ("auto", engine), "engine", args.engine, f"{engine!r}, {allowed}")
+        same = args.device == "cpu" or provenance(device=args.device)["device"] == device
+        require(same, "device", args.device, f"{device!r}, {allowed}")
     with one_thread():
         for needed in missing:
             print(f"{needed.name}: training {needed.procedure.kind}, {needed.training.last_step} steps", flush=True)

@@ -11,17 +11,20 @@ from typing import Any
 
 def add(subparsers: Any) -> None:
     """Declare the verb."""
-    parser = subparsers.add_parser("runs", help="list, show or remove the runs of a folder")
+    parser = subparsers.add_parser("runs", help="list, show, remove or verify the runs of a folder")
     parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="one line for each run")
     listing.add_argument("--procedure", help="only runs on this procedure")
     listing.add_argument(
-        "--status", choices=["complete", "running", "interrupted", "failed"], help="only runs with this status"
+        "--status",
+        choices=["complete", "running", "interrupted", "failed", "damaged"],
+        help="only runs with this status",
     )
     verify = actions.add_parser("verify", help="read every file of every run, and name each that is damaged")
+    verify.add_argument("--records", type=Path, help="folder of records that are read, and compared with the runs")
     every = [listing, verify]
-    for name, text in (("show", "settings, environment, course and scores of one run"), ("rm", "remove one run")):
+    for name, text in (("show", "settings, environment, validations and scores of one run"), ("rm", "remove one run")):
         action = actions.add_parser(name, help=text)
         every.append(action)
         action.add_argument("run_name", metavar="RUN", help="its name, or the beginning of its identity")
@@ -41,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from mechproc.runs.catalogue import entries
 
-    found, problems = entries(args.store)
+    runs, problems = entries(args.store)
     kept = [
         entry
-        for entry in found
+        for entry in runs
         if args.procedure in (None, entry.config["procedure"]["kind"]) and args.status in (None, entry.status)
     ]
     print(f"{'run':34}{'seed':>5}  {'status':12}{'accuracy':>9}{'seconds':>9}  start")
@@ -65,7 +68,7 @@ def _show(args: argparse.Namespace) -> int:
     for name, value in chosen.config.items():
         print(f"{name:12}{json.dumps(value)}")
     if chosen.error:
-        print(f"\nthe last attempt failed: {chosen.error}")
+        print(f"\n{chosen.status}: {chosen.error}")
     if chosen.folder.environment.exists():
         print("\n" + ", ".join(f"{key} {value}" for key, value in chosen.folder.read_environment().items()))
     if chosen.folder.metrics.exists():
@@ -90,10 +93,12 @@ def _rm(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from mechproc.runs.catalogue import verify
+    from mechproc.runs.catalogue import folders
+    from mechproc.runs.verify import verify
 
-    n_runs, problems = verify(args.store)
-    for problem in problems:
-        print(f"mechproc: {problem}", file=sys.stderr)
-    print(f"{n_runs} runs in {args.store}, {len(problems) or 'none'} damaged")
-    return 1 if problems else 0
+    kept = folders(args.store)
+    damages = verify(kept, args.records)
+    for damage in damages:
+        print(f"mechproc: {damage}", file=sys.stderr)
+    print(f"{len(kept)} runs in {args.store}, {len(damages) or 'no'} damages")
+    return 1 if damages else 0

@@ -15,7 +15,8 @@ from mechproc.errors import ConfigError, StoreError
 from mechproc.files import read_json
 from mechproc.runs.folder import RunFolder
 
-Status = Literal["complete", "running", "interrupted", "failed"]
+Status = Literal["complete", "running", "interrupted", "failed", "damaged"]
+"""``damaged``: it has test scores that cannot be read, or lacks files that they list."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Entry:
     test: dict[str, Any]
     """The test scores of a complete run; empty for the others."""
     error: str | None = None
-    """Why the last attempt failed, of a run that has failed."""
+    """Why the last attempt failed, of a run that has failed; what is wrong, of a damaged one."""
 
     @property
     def recipe(self) -> str:
@@ -56,13 +57,13 @@ class Entry:
 
 def entries(root: str | Path) -> tuple[list[Entry], list[str]]:
     """The runs in a store by name, and one line for each folder that is none."""
-    found, problems = [], []
-    for folder in _folders(root):
+    runs, problems = [], []
+    for folder in folders(root):
         try:
-            found.append(_entry(folder))
+            runs.append(_entry(folder))
         except StoreError as error:
             problems.append(f"{folder} is not a run: {error}")
-    return found, problems
+    return runs, problems
 
 
 def entry(root: str | Path, name: str) -> Entry:
@@ -71,10 +72,11 @@ def entry(root: str | Path, name: str) -> Entry:
     exact = [run for run in runs if run.folder.name == name]
     matching = exact or [run for run in runs if len(name) >= 4 and run.identity.startswith(name)]
     if len(matching) != 1:
-        said = ", ".join(run.folder.name for run in matching) or "none" + nearest(name, [r.folder.name for r in runs])
+        names = [run.folder.name for run in runs]
+        candidates = ", ".join(run.folder.name for run in matching) or "none" + nearest(name, names)
         raise ConfigError(
             f"run = {name!r} is not allowed: the name of a run, or the beginning (4 digits or more) of one run's "
-            f"identity ({said})"
+            f"identity ({candidates})"
         )
     return matching[0]
 
@@ -82,7 +84,7 @@ def entry(root: str | Path, name: str) -> Entry:
 def remove(chosen: Entry, force: bool = False) -> RunFolder:
     """Remove one run's folder for good; refused while it is being written, and for donors without ``force``."""
     folder, needed_by = chosen.folder, []
-    for other in _folders(folder.path.parent):
+    for other in folders(folder.path.parent):
         with contextlib.suppress(StoreError):  # what cannot be read is no run, and needs nothing
             if chosen.config in _donors(read_json(other.config).get("config")):
                 needed_by.append(other.name)
@@ -100,23 +102,8 @@ def remove(chosen: Entry, force: bool = False) -> RunFolder:
     return folder
 
 
-def verify(root: str | Path) -> tuple[int, list[str]]:
-    """Read every file of every run of a store: the number of runs, and one line for each damage with what to do."""
-    found, problems = entries(root)
-    for run in found:
-        if run.status != "complete":
-            continue
-        for name, about in run.folder.read_test()["files"].items():
-            if "/" in name and not (run.folder.path / name).exists():
-                continue  # checkpoints may have been removed
-            try:
-                run.folder.check(name, about)
-            except StoreError as error:
-                problems.append(f"{error}; remove the folder to train the run again")
-    return len(found), problems
-
-
-def _folders(root: str | Path) -> list[RunFolder]:
+def folders(root: str | Path) -> list[RunFolder]:
+    """Every folder in a store, by name; some may be no runs."""
     root = Path(root)
     if not root.is_dir():
         raise StoreError(f"{root} does not exist: there is no such folder of runs")
@@ -124,10 +111,19 @@ def _folders(root: str | Path) -> list[RunFolder]:
 
 
 def _entry(folder: RunFolder) -> Entry:
-    plain = folder.read_config()
-    test = folder.read_test() if folder.is_complete() else {}
-    error = None if test else folder.failure()
-    status: Status = "complete" if test else "running" if folder.is_locked() else "failed" if error else "interrupted"
+    plain, test, error = folder.read_config(), {}, None
+    status: Status = "interrupted"
+    try:
+        if folder.is_complete():
+            status, test = "complete", folder.read_test()
+        elif folder.is_locked():
+            status = "running"
+        elif folder.test.exists():
+            raise StoreError(f"a file that {folder.test} lists is missing or has another size")
+        elif error := folder.failure():
+            status = "failed"
+    except StoreError as damage:
+        status, error = "damaged", str(damage)
     return Entry(folder, plain["identity"], plain["config"], status, test, error)
 
 

@@ -85,10 +85,18 @@ class Records:
 
     def all(self) -> Iterator[Record]:
         """Every record, shard by shard."""
-        for path in sorted(self.folder.glob("*.jsonl")):
-            shard = self._shards.setdefault(path, _Shard(path))
-            for identity in shard.lines():
-                yield shard.read(identity)
+        for path in self.shards():
+            yield from self.of(path)
+
+    def shards(self) -> list[Path]:
+        """The files of records, by name."""
+        return sorted(self.folder.glob("*.jsonl"))
+
+    def of(self, path: Path) -> Iterator[Record]:
+        """Every record of one shard."""
+        shard = self._shards.setdefault(path, _Shard(path))
+        for identity in list(shard.lines()):
+            yield shard.read(identity)
 
     def add(self, run: RunConfig, record: Record) -> bool:
         """Append the record of ``run``; False when it is there already.

@@ -10,15 +10,17 @@ import pytest
 from filelock import FileLock
 
 from mechproc.cli import main
-from mechproc.files import write_json
+from mechproc.config import digest
+from mechproc.files import read_json, write_json
 from mechproc.model.config import ModelConfig
 from mechproc.procedures import Fixed, Identity, Set, Shuffled
 from mechproc.runs.catalogue import Entry, entry, remove
-from mechproc.runs.config import RunConfig
+from mechproc.runs.config import RunAtStep, RunConfig
 from mechproc.runs.executors import run_all
+from mechproc.runs.folder import RunFolder, describe
 from mechproc.runs.store import Store
 from mechproc.training.config import TrainingConfig
-from mechproc.transfer.arms import attention_only
+from mechproc.transfer.arms import attention_only, body, full
 from mechproc.transfer.perturb import Permute
 
 TRAINING = TrainingConfig(
@@ -58,12 +60,20 @@ def test_list_has_a_line_for_each_run_and_says_what_is_none(store: Path, capsys)
 def test_a_start_is_told_from_its_controls():
     control = RUN.replace(recipe=RUN.recipe.replace(perturb={"L0.attn": Permute()}))
     shuffled = RUN.replace(donors={"d": DONOR.replace(procedure=Shuffled(procedure=DONOR.procedure))})
-    starts = [Entry(Path(), "", run.to_dict(), "complete", {}).recipe for run in (RUN, control, shuffled, DONOR)]
-    assert starts == [
+    whole, moved = (RUN.replace(recipe=recipe) for recipe in (full("d"), body("d")))
+    frozen = RUN.replace(recipe=RUN.recipe.replace(freeze="attn"))
+    at_step = RUN.replace(donors={"d": RunAtStep(DONOR.replace(training=TrainingConfig(steps=10, warmup_steps=0)), 10)})
+    runs = (RUN, control, shuffled, DONOR, whole, moved, frozen, at_step)
+    assert [Entry(RunFolder(""), "", run.to_dict(), "complete", {}).recipe for run in runs] == [
         "attn of d (identity)",
         "attn of d (identity), L0.attn permute",
         "attn of d (shuffled identity)",
         "random",
+        "body of d (identity) + embedding mean of d (identity) + positions donor of d (identity)"
+        " + layernorm donor of d (identity)",
+        "body of d (identity)",
+        "attn of d (identity), attn frozen",
+        "attn of d (identity at step 10)",
     ]
 
 
@@ -165,10 +175,20 @@ def test_a_malformed_config_costs_its_own_folder_only(store: Path, old: str, new
     assert [line.split()[0] for line in shown.out.splitlines()[1:]] == [DONOR.name, "1"]
 
 
-def test_scores_that_are_none_are_said(store: Path, capsys):
-    (store / RUN.name / "test.json").write_text('{"accuracy": "high"}')
-    assert main(["runs", "--store", str(store), "list"]) == 0
-    assert f"accuracy in {store / RUN.name / 'test.json'} is 'high'" in capsys.readouterr().err
+@pytest.mark.parametrize("spoil", ["scores", "weights"])
+def test_a_damaged_run_is_listed_shown_and_can_be_removed(store: Path, spoil: str, capsys):
+    test, model = store / RUN.name / "test.json", store / RUN.name / "model.safetensors"
+    if spoil == "scores":
+        test.write_text('{"accuracy": "high"}')
+    else:
+        model.write_bytes(model.read_bytes()[:-1])
+    assert main(["runs", "--store", str(store), "list", "--status", "damaged"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [RUN.name, "1"]
+    assert main(["runs", "--store", str(store), "show", RUN.name]) == 0
+    problem = f"accuracy in {test} is 'high'" if spoil == "scores" else f"a file that {test} lists"
+    assert f"damaged: {problem}" in capsys.readouterr().out
+    assert main(["runs", "--store", str(store), "rm", RUN.name, "--yes"]) == 0
+    assert not test.parent.exists()
 
 
 def test_a_store_that_is_not_there_is_said(tmp_path: Path, capsys):
@@ -184,15 +204,23 @@ def test_an_engine_asked_for_on_a_finished_run_is_not_ignored(store: Path, tmp_p
     assert main(["run", str(config), "--store", str(store), "--engine", other]) == 1
     assert f"engine = '{other}' is not allowed" in capsys.readouterr().err
     assert main(["run", str(config), "--store", str(store), "--engine", made_by]) == 0
+    assert f"complete: it was computed by the engine {made_by}" in capsys.readouterr().out
+    environment = store / RUN.name / "environment.json"
+    test = store / RUN.name / "test.json"
+    write_json(environment, read_json(environment) | {"device": "a GPU"})
+    scores = read_json(test)
+    scores["files"]["environment.json"] = describe(environment)
+    write_json(test, scores | {"checksum": digest({key: scores[key] for key in scores if key != "checksum"})})
+    assert main(["run", str(config), "--store", str(store), "--device", "cpu:0"]) == 1
+    assert "device = 'cpu:0' is not allowed: 'a GPU'" in capsys.readouterr().err
 
 
-def test_verify_names_each_damage_and_what_to_do(store: Path, capsys):
+def test_verify_ends_with_an_error_when_anything_is_damaged(store: Path, tmp_path: Path, capsys):
     assert main(["runs", "verify", "--store", str(store)]) == 0
-    assert "2 runs" in capsys.readouterr().out
-    model = store / RUN.name / "model.safetensors"
-    content = bytearray(model.read_bytes())
-    content[-1] ^= 1
-    model.write_bytes(bytes(content))
-    assert main(["runs", "verify", "--store", str(store)]) == 1
-    shown = capsys.readouterr().err
-    assert f"{model} is damaged: its sha256" in shown and "remove the folder" in shown
+    assert capsys.readouterr().out == f"2 runs in {store}, no damages\n"
+    (store / RUN.name / "model.safetensors").unlink()
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "set.jsonl").write_text("no record\n")
+    assert main(["runs", "verify", "--store", str(store), "--records", str(tmp_path / "records")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == f"2 runs in {store}, 2 damages\n" and shown.err.count("mechproc: ") == 2
