@@ -104,7 +104,7 @@ def _died(queue: Queue, worker: _Worker) -> None:
             "the program starts worker processes whenever it is imported, and each worker imports it: put what it does "
             'under `if __name__ == "__main__":`, or use workers=1'
         )
-    if not worker.ready:
+    if not worker.ready and status is not None and status >= 0:
         raise MechprocError(
             f"a worker process could not start (exit status {status}): each imports the main program, which must be a "
             'file and do its work under `if __name__ == "__main__":`; or use workers=1'

@@ -147,6 +147,11 @@ def test_a_study_that_is_killed_at_random_moments_gives_the_records_of_one_proce
             finished |= {test: test.stat().st_mtime_ns for test in root.glob("*/test.json") if test not in finished}
             process = start(tmp_path, STUDY, root, records)
     out, err = process.communicate(timeout=300)
+    if process.returncode:  # one run was in training when its worker was killed, twice: it has failed, the others not
+        assert "by signal 9, 2 times" in err
+        process = start(tmp_path, STUDY, root, records)
+        again, err = process.communicate(timeout=300)
+        out += again
     assert process.returncode == 0, err
     done = {line.split()[1] for line in out.splitlines() if line.startswith("done")}
     assert all(test.stat().st_mtime_ns == when and test.parent.name not in done for test, when in finished.items())
