@@ -129,18 +129,21 @@ def attention_view(
             raise ConfigError(f"head {head!r} is not in these patterns{nearest(head, names)}")
     of_head = patterns.values.reshape(-1, *patterns.values.shape[2:])[[names.index(head) for head in chosen]]
     drawn, cut = [], []
+    known = [int(position) for position in patterns.coordinates["query"]]
+    require(known == list(patterns.coordinates["key"]), "keys", patterns.coordinates["key"], f"the queries, {known}")
     for number, tokens in enumerate(numbers):
-        first = max(len(tokens) + start, 0) if start < 0 else start
-        require(first < len(tokens), "start", start, f"a position of item {number}, which has {len(tokens)}")
-        last = min(first + window, len(tokens))
-        pattern = of_head[:, number, first:last, first:last]
+        least = len(tokens) + start if start < 0 else start
+        rows = [row for row, position in enumerate(known) if least <= position < len(tokens)][:window]
+        require(bool(rows), "start", start, f"a position of item {number}, which has {len(tokens)} tokens")
+        first, last = known[rows[0]], known[rows[-1]]
+        pattern = of_head[:, number][:, rows][:, :, rows]
         require(bool(np.isfinite(pattern).all()), f"attention on item {number}", "NaN or infinity", "finite numbers")
-        shown = [_token(t, token_names) for t in tokens[first:last]]
+        shown = [_token(tokens[known[row]], token_names) for row in rows]
         if first > 0:  # CircuitsVis counts from 0 on
-            shown = [f"{position}: {token}" for position, token in enumerate(shown, start=first)]
+            shown = [f"{known[row]}: {token}" for row, token in zip(rows, shown, strict=True)]
         drawn.append(ItemAttention(shown, pattern))
-        if last - first < len(tokens):
-            cut.append(f"Of item {number}, positions {first} to {last - 1} of {len(tokens)} are drawn.")
+        if len(rows) < len(tokens):
+            cut.append(f"Of item {number}, positions {first} to {last} of {len(tokens)} are drawn.")
     sentences = [f"Attention of {len(chosen)} heads on {len(drawn)} item{'s' if len(drawn) > 1 else ''} of one model."]
     if n_items > len(drawn):
         sentences.append(f"The first {len(drawn)} of {n_items} items are drawn.")

@@ -81,6 +81,17 @@ def test_a_long_item_is_drawn_in_a_window():
     assert len(data(figures.attention_view(patterns, start=-200))[0]["tokens"]) == WINDOW
 
 
+def test_patterns_of_a_window_keep_their_positions():
+    items = alternating((0, 1, 6), (2, 3, 5))
+    windowed = attention.patterns(planted(), items, window=(3, None))
+    whole = figures.attention_view(planted(), items, start=3)
+    assert data(figures.attention_view(windowed)) == data(whole)
+    assert data(whole)[1]["tokens"] == ["3: 3", "4: 2"]
+    assert [one["tokens"] for one in data(figures.attention_view(windowed, start=-1))] == [["5: 1"], ["4: 2"]]
+    with pytest.raises(ConfigError, match="keys"):
+        figures.attention_view(windowed.select(key=[3]))
+
+
 def test_what_is_left_out_is_named():
     view = figures.attention_view(long_patterns(3, n_items=MAX_ITEMS + 2, n_heads=20))
     assert len(view.items) == MAX_ITEMS
