@@ -162,8 +162,8 @@ def _claims(args: argparse.Namespace) -> int:
             price = verdict.price(study.minutes_per_seed(store, verdict.claim.arms))
             print(f"{verdict}\n" + (f"  {price}\n" if price else ""))
     print(
-        f"claims declared: {declared}, with all of their seeds: {complete}, decided: {decided}. A wrong word is said of "
-        f"a claim with a probability of at most 5 %: at most {0.05 * complete:.2g} wrong words are to be expected."
+        f"claims declared: {declared}, with all of their seeds: {complete}, decided: {decided}. A wrong word is said "
+        f"of a claim with a probability of at most 5 %: at most {0.05 * complete:.2g} wrong words are to be expected."
     )
     return 0
 
