@@ -85,6 +85,9 @@ def _plan(args: argparse.Namespace) -> int:
     print(f"disk: {planned.bytes / 1e6:,.0f} MB")
     for needed in planned.comparisons:
         print(f"  {needed.name}: {needed.n_seeds} seeds so far; {_seeds_text(needed, POWER)}")
+    for verdict in study.judge_claims(store):
+        price = verdict.price(study.minutes_per_seed(store, verdict.claim.arms))
+        print(f"  claim {verdict.claim.name}: {verdict.word}" + (f"; {price}" if price else ""))
     return 0
 
 
@@ -146,20 +149,21 @@ def _claims(args: argparse.Namespace) -> int:
     from mechproc.studies.registry import scales
 
     names = [args.study] if args.study else list(STUDIES)
-    judged = words = 0
+    declared = complete = decided = 0
     for name in names:
         args.study = name
         if args.scale and len(names) > 1 and not scales(name):
             continue
         study, store = _open(args)
         for verdict in study.judge_claims(store):
-            judged += 1
-            words += verdict.word in ("supported", "refuted")
+            declared += 1
+            complete += verdict.n_seeds == verdict.claim.n_seeds
+            decided += verdict.word in ("supported", "refuted")
             price = verdict.price(study.minutes_per_seed(store, verdict.claim.arms))
             print(f"{verdict}\n" + (f"  {price}\n" if price else ""))
     print(
-        f"{judged} claims, {words} of them decided. A wrong word is said of a claim with a probability of at most 5 %, "
-        f"so that at most {0.05 * judged:.2g} wrong words are to be expected among {judged}."
+        f"claims declared: {declared}, with all of their seeds: {complete}, decided: {decided}. A wrong word is said "
+        f"of a claim with a probability of at most 5 %: at most {0.05 * complete:.2g} wrong words are to be expected."
     )
     return 0
 

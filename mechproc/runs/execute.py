@@ -10,6 +10,7 @@ from typing import Any
 from mechproc.errors import StoreError
 from mechproc.files import read_json, write_json
 from mechproc.procedures import Procedure
+from mechproc.procedures.arithmetic import Arithmetic
 from mechproc.provenance import differences, provenance
 from mechproc.runs.config import RunConfig
 from mechproc.runs.folder import RunFolder
@@ -68,6 +69,10 @@ def execute(
             "stopped": result.stopped,
             "seconds": round(time.monotonic() - started, 1),
         }
+        if isinstance(run.procedure, Arithmetic):  # its positions are the digits of the answer
+            test = result.test
+            counts = {"correct": test.correct_by_position.tolist(), "scored": test.scored_by_position.tolist()}
+            about["by_position"] = counts
         folder.write_result(run.identity, run.model, result.state, result.test, about)
         sink.clear_resume()
     store.record(run)

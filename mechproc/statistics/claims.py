@@ -179,13 +179,15 @@ class Claim(Config):
 
     def _judged(self, values: np.ndarray) -> list[ContrastVerdict]:
         m, n = values.shape
-        found = self.decide(values)
+        decided = self.decide(values)
         verdicts = []
         for i, contrast in enumerate(self.contrasts):
-            alone = Interval(float(found.low[i]), float(found.high[i]), 1 - self.alpha, "sign_flip", n)
-            joint = Interval(float(found.joint_low[i]), float(found.joint_high[i]), 1 - self.alpha / m, "sign_flip", n)
-            word: Word = str(found.words[i]) if n >= self.n_seeds else "undecided"  # type: ignore[assignment]
-            p, adjusted = float(found.p[i]), float(found.adjusted_p[i])
+            alone = Interval(float(decided.low[i]), float(decided.high[i]), 1 - self.alpha, "sign_flip", n)
+            joint = Interval(
+                float(decided.joint_low[i]), float(decided.joint_high[i]), 1 - self.alpha / m, "sign_flip", n
+            )
+            word: Word = str(decided.words[i]) if n >= self.n_seeds else "undecided"  # type: ignore[assignment]
+            p, adjusted = float(decided.p[i]), float(decided.adjusted_p[i])
             verdicts.append(ContrastVerdict(contrast, values[i], alone, joint, p, adjusted, word))
         return verdicts
 

@@ -149,7 +149,7 @@ def _needed(study: Study, store: Store) -> Iterator[Needed]:
                 differences = values[0] - values[1]
                 spread = float(differences.std(ddof=1))
                 if family.smallest_effect is not None:
-                    alpha = family.alpha / len(family.pairs)
+                    alpha = family.alpha / (1 if family.descriptive else len(family.pairs))
                     needed = seeds_for(differences, family.smallest_effect, alpha, POWER)
             name = f"{one} against {other} ({family.name}, {family.measure})"
             yield Needed(name, family.smallest_effect, family.unit, len(seeds), spread, needed)

@@ -77,11 +77,12 @@ def transfer(
     if against is not None and against not in arms:
         raise ConfigError(f"against = {against!r} is not an arm: {', '.join(arms)}{nearest(against, arms)}")
     compared = [*compared, *pairs]
-    planned = max(MIN_SEEDS, len(seeds)) if n_seeds is None else n_seeds
-    families = [
-        Family(task.short_name, tuple(compared), n_seeds=planned, measure=measure, smallest_effect=smallest_effect)
-    ]
-    return Study(name, runs, families if compared else (), claims, shared_donors=shared_donors, question=question)
+    families = []
+    if compared:
+        planned = max(MIN_SEEDS, len(seeds)) if n_seeds is None else n_seeds
+        settings = {"n_seeds": planned, "measure": measure, "smallest_effect": smallest_effect}
+        families.append(Family(task.short_name, tuple(compared), **settings))
+    return Study(name, runs, families, claims, shared_donors=shared_donors, question=question)
 
 
 def _usual_arms(donors: Mapping[str, DonorSource]) -> dict[str, Recipe]:

@@ -16,7 +16,7 @@ from mechproc.transfer import attention_only, fresh
 QUESTION = (__doc__ or "").splitlines()[0]
 
 TASK = "haystack"
-WIDTHS = {"paper": (16, 32, 64), "laptop": (16, 32)}
+WIDTHS = {"paper": (16, 32, 64), "laptop": (32, 64)}
 
 
 def study(scale: str = "laptop", seeds: Sequence[int] | None = None) -> Study:

@@ -24,6 +24,22 @@ class Score:
     """int64 [item]: scored tokens (of vectors, cells) that were the most probable prediction."""
     n_scored: np.ndarray
     """int64 [item]: scored tokens (cells)."""
+    correct_by_position: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """int64 [position]: the same by scored position, the first of every item, the second, and so on."""
+    scored_by_position: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """int64 [position]."""
+
+    @classmethod
+    def of(cls, total_loss: float, correct: list[np.ndarray], scored: list[np.ndarray]) -> Score:
+        """The score of several batches: the loss summed over all scored tokens, and of each batch the correct and the
+        scored tokens (cells), both int [item, position]."""
+        width = max(counts.shape[1] for counts in scored)
+        by_item = [np.concatenate([counts.sum(1) for counts in batches]) for batches in (correct, scored)]
+        by_position = np.zeros((2, width), dtype=np.int64)
+        for row, batches in zip(by_position, (correct, scored), strict=True):
+            for counts in batches:
+                row[: counts.shape[1]] += counts.sum(0)
+        return cls(total_loss / float(by_item[1].sum()), *by_item, *by_position)
 
     @property
     def token_accuracy(self) -> float:
@@ -43,9 +59,8 @@ def evaluate(state: State, cfg: ModelConfig, batches: Iterable[Batch]) -> Score:
     for batch in batches:
         logits = forward(state, cfg, batch.inputs, batch.positions)
         loss, hits = loss_and_correct(logits, batch.targets, batch.real)
-        n_scored = batch.real.sum(1) * (1 if hits.ndim == 2 else hits.shape[2])
+        n_scored = batch.real * (1 if hits.ndim == 2 else hits.shape[2])
         total += float(loss) * int(n_scored.sum())
-        correct.append(hits.flatten(1).sum(1).cpu().numpy())
-        scored.append(n_scored.cpu().numpy())
-    n_scored = np.concatenate(scored)
-    return Score(total / float(n_scored.sum()), np.concatenate(correct), n_scored)
+        correct.append((hits.long() if hits.ndim == 2 else hits.sum(2)).cpu().numpy())
+        scored.append(n_scored.long().cpu().numpy())
+    return Score.of(total, correct, scored)

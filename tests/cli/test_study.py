@@ -76,6 +76,7 @@ def test_plan_measures_what_is_missing_and_says_how_many_seeds_are_needed(place,
     assert "ms an update" in text and "disk: " in text
     (comparison,) = (line for line in text.splitlines() if "attention against random" in line)
     assert "seeds so far; differences vary by" in comparison and "with probability 0.8" in comparison
+    assert "claim 1: too few seeds (3 of 10); a decision would probably take" in text
 
 
 def test_results_show_every_seed_and_export_them(place, capsys, tmp_path):
@@ -107,7 +108,7 @@ def test_claims(place, capsys):
     assert study(place, "claims") == 0
     text = capsys.readouterr().out
     assert "Claim 1: too few seeds (3 of 10). The attention helps." in text
-    assert "7 more seeds" in text and "1 claims, 0 of them decided" in text
+    assert "7 more seeds" in text and "claims declared: 1, with all of their seeds: 0, decided: 0" in text
 
 
 def test_help_imports_nothing_heavy():

@@ -118,3 +118,29 @@ def test_every_rule_has_a_pretraining_of_its_own():
     assert all(run.procedure.n_cells or run.model.tied_embeddings for run in runs)
     with pytest.raises(ConfigError, match="did you mean 'reverse'"):
         pretraining("revers", 0)
+
+
+def test_digits_are_those_of_the_answer_that_are_predicted(store, monkeypatch):
+    """With counts by position where the test scores have them, by stairs where they have not."""
+    from mechproc.procedures import Addition, Fixed
+
+    task = Addition(lengths=Fixed(3))
+    study = Study.transfer("x", donors={"set": Set()}, arms={"random": fresh()}, seeds=[0], **(USUAL | {"task": task}))
+    study.complete(store, workers=1)
+    run = study.run_of("random", 0)
+    test = store.test(run)
+    counts = test["by_position"]
+    assert sum(counts["correct"]) / sum(counts["scored"]) == pytest.approx(test["accuracy"])
+    assert counts["scored"][:4] == [20] * 4  # three digits and the stop, in every item
+    assert study.scores(store, "digits").unit == "digits"
+
+    def digits(**changes) -> float:
+        monkeypatch.setattr(store, "test", lambda _: test | changes)
+        return float(study.scores(store, "digits").values[0, 0])
+
+    assert digits(by_position={"correct": [20, 18, 17, 3, 0], "scored": counts["scored"]}) == 2
+    assert digits(by_position=None, accuracy=1.0) == 3
+    with pytest.raises(ConfigError, match="measure = 'digits'"):
+        other = Study.transfer("x", donors={"set": Set()}, arms={"random": fresh()}, seeds=[0], **USUAL)
+        other.complete(store, workers=1)
+        other.scores(store, "digits")

@@ -141,6 +141,9 @@ def test_scores_by_counting(procedure: Procedure, cfg: ModelConfig, state: State
         n_correct[item] += log_p[item, position].argmax() == target
     assert score.loss == pytest.approx(np.mean(loss), rel=1e-6)
     assert score.n_correct.tolist() == n_correct.tolist() and n_correct.any()
+    assert score.correct_by_position.sum() == n_correct.sum()
+    items = [int(n) for n in score.n_scored]
+    assert score.scored_by_position.tolist() == [sum(n > p for n in items) for p in range(max(items))]
     assert score.n_scored.tolist() == block.scored.sum(1).tolist()
 
 

@@ -76,10 +76,9 @@ class CpuEngine:
         for batch in batches:
             loss, hits = self.kernel.evaluate(flat, batch.inputs, batch.positions, batch.targets, batch.real)
             total += loss
-            correct.append(hits.sum(1).numpy())
-            scored.append(batch.real.sum(1).numpy())
-        n_scored = np.concatenate(scored)
-        return Score(total / float(n_scored.sum()), np.concatenate(correct), n_scored)
+            correct.append(hits.long().numpy())
+            scored.append(batch.real.long().numpy())
+        return Score.of(total, correct, scored)
 
     def _flat(self) -> Float[Tensor, " n"]:
         """The weights as the kernel reads them."""

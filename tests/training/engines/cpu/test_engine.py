@@ -49,6 +49,8 @@ def test_evaluation_is_that_of_the_reference(
     other = evaluate(state, cfg, batches)
     assert one.loss == pytest.approx(other.loss, rel=1e-5)
     assert (one.n_correct == other.n_correct).all() and (one.n_scored == other.n_scored).all()
+    for counts in ("correct_by_position", "scored_by_position"):
+        assert getattr(one, counts).tolist() == getattr(other, counts).tolist() != []
 
 
 def test_a_snapshot_goes_on_with_the_same_bits(
