@@ -35,11 +35,12 @@ def record(model: HookedTransformer, items: Items, parts: Sequence[str]) -> tupl
 def replaced(model: HookedTransformer, items: Items, parts: Sequence[str], values: Activations) -> Tensor:
     """Logits [item, pos, d_vocab] with the activations of some parts replaced."""
     found = list(dict.fromkeys(site for part in parts for site in sites(part, model.cfg)))
-    hooks: list[Any] = [(site.hook, functools.partial(_replace, site=site, value=values[site.hook])) for site in found]
+    hooks: list[Any] = [(site.hook, functools.partial(patch, site=site, value=values[site.hook])) for site in found]
     return model.run_with_hooks(items.tokens, fwd_hooks=hooks)
 
 
-def _replace(activation: Tensor, hook: Any, site: Site, value: Tensor) -> Tensor:
+def patch(activation: Tensor, hook: Any, site: Site, value: Tensor) -> Tensor:
+    """A hook: the activation with that of ``site`` taken from ``value``, an activation of the same hook."""
     replaced = activation.clone()
     site.view(replaced).copy_(site.view(value))
     return replaced

@@ -47,9 +47,13 @@ class Role(enum.Enum):
     """It writes along the all-ones vector, which every reader's LayerNorm removes: nothing it does reaches a logit."""
     INERT_NORM = "inert but for the norm"
     """It writes where nothing reads; only the scale of the readers' LayerNorms depends on it."""
+    INERT_TRAINED = "inert by training"
+    """It was trained to be without effect when it has another item's activation. Nothing was demanded of zeros."""
+    RANDOM = "random"
+    """Of a donor: random weights, which no training should profit from."""
 
 
-ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM})
+ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM, Role.INERT_TRAINED, Role.RANDOM})
 """Roles whose flagging is a false alarm."""
 
 EXPECTED: dict[Role, dict[str, str]] = {
@@ -65,6 +69,8 @@ EXPECTED: dict[Role, dict[str, str]] = {
         Role.CONSTANT: ("flags", "silent", "silent", "silent", "silent", "either"),
         Role.DECOY: ("silent", "silent", "silent", "silent", "silent", "flags"),
         Role.INERT_EXACT: ("silent", "silent", "silent", "silent", "silent", "either"),
+        Role.INERT_TRAINED: ("silent", "silent", "silent", "silent", "silent", "either"),
+        Role.RANDOM: ("either", "either", "either", "either", "either", "either"),
         Role.INERT_NORM: ("silent", "silent", "silent", "silent", "silent", "either"),
     }.items()
 }
