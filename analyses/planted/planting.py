@@ -53,8 +53,12 @@ class Planting:
 
     @functools.cached_property
     def model(self) -> HookedTransformer:
-        """The model, float32."""
-        return HookedTransformer(self.cfg, self.state)
+        """The model, with its float32 weights in float64.
+
+        Its reading weights are large and its MLPs are fitted: they multiply rounding errors of float32 by a hundred,
+        more than the checks inside an analysis allow.
+        """
+        return HookedTransformer(self.cfg, self.state, dtype=torch.float64)
 
     @property
     def roles(self) -> dict[str, Role]:
