@@ -8,7 +8,7 @@ nothing, when only the second summand changes.
 from __future__ import annotations
 
 import enum
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 MethodKind = Literal["zero", "mean", "resample", "patching", "attribution", "reading", "training"]
 """What a method does, as far as it decides what can be found.
@@ -58,7 +58,7 @@ ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM, Role.INERT_TR
 """Roles whose flagging is a false alarm."""
 
 EXPECTED: dict[Role, dict[MethodKind, Expected]] = {
-    role: dict(zip(get_args(MethodKind), row, strict=True))
+    role: cast(dict[MethodKind, Expected], dict(zip(get_args(MethodKind), row, strict=True)))
     for role, row in {
         #                    zero      mean      resample  patching  attribution  reading  training
         Role.CARRIES: ("flags", "flags", "flags", "flags", "flags", "either", "flags"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,7 +88,7 @@ def _loss(
     One forward pass: the items of ``base`` as they are, then once for each demand.
     """
     kept: dict[str, Tensor] = {}
-    hooks: list[tuple[str, Callable[..., Any]]] = [
+    hooks: list[Any] = [
         (name, functools.partial(_keep, kept=kept)) for name in hooks_of(model, [p for ps, _ in demands for p in ps])
     ]
     model.run_with_hooks(source.tokens, fwd_hooks=hooks, return_type=None)
