@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from analyses.interventions.items import Pairs
 from analyses.planted.codes import circle, gap, residual_basis, turn
 from analyses.planted.roles import Role
 from mechproc.errors import require
@@ -129,6 +130,11 @@ class Contrast:
     """Row i is the partner of row i of ``clean``; of the same layout."""
     roles: Mapping[str, Role]
     """Every head and MLP, and in some families other parts (``"L0.H2.QK"``), by its address."""
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs in the form that analyses take."""
+        return Pairs(self.clean, self.corrupt)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import numpy as np
 
 from analyses.planted.design import Design
+from analyses.planted.roles import Role
 from mechproc.config import Config
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import State
 from mechproc.procedures.base import Items, Procedure
+
+if TYPE_CHECKING:
+    from analyses.planted.planting import Planting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Family(Config, ABC):
     """The least ``d_model`` at which plantings were accepted."""
     trap: ClassVar[bool] = False
     """Whether the family is made to mislead some methods."""
+    idle_role: ClassVar[Role | None] = None
+    """What the parts without a task are; ``None``: what ``distractors`` says."""
 
     d_model: int = 16
     n_layers: int = 2
@@ -66,6 +72,10 @@ class Family(Config, ABC):
         """One line on what a contrast changes."""
         return procedure.pair_kinds[contrast].description
 
+    def failures(self, planting: Planting) -> list[str] | None:
+        """The criteria that a planting fails, of a family that has its own; ``None``: the usual ones apply."""
+        return None
+
     def finish(self, design: Design, cfg: ModelConfig, state: State, rng: np.random.Generator) -> State:
         """What is done to the weights after they are assembled and disguised; by default nothing."""
         return state
@@ -97,8 +107,6 @@ class Family(Config, ABC):
 
 def families() -> dict[str, type[Family]]:
     """Every family by its kind."""
-    from typing import cast
-
     import analyses.planted.families  # noqa: F401  defines them
 
     return {kind: cast(type[Family], member) for kind, member in (Family.registry or {}).items()}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from analyses.interventions.activations import Activations
 from analyses.interventions.items import derangement, layouts
+from analyses.interventions.metrics import METRICS, scored_tokens
+from analyses.interventions.patch import patches_from, run_with_activations, run_with_patches
 from mechproc.model.hooked import HookedTransformer
-from mechproc.model.parts import Site, sites
+from mechproc.model.parts import sites
 from mechproc.procedures.base import Items
-
-Activations = dict[str, Tensor]
-"""Activations by hook, each [item, ...]."""
 
 
 def hooks_of(model: HookedTransformer, parts: Sequence[str]) -> list[str]:
@@ -28,21 +25,13 @@ def hooks_of(model: HookedTransformer, parts: Sequence[str]) -> list[str]:
 @torch.inference_mode()
 def record(model: HookedTransformer, items: Items, parts: Sequence[str]) -> tuple[Tensor, Activations]:
     """Logits [item, pos, d_vocab] and the activations of parts."""
-    return model.run_with_cache(items.tokens, names_filter=hooks_of(model, parts), return_cache_object=False)
+    return run_with_activations(model, items, hooks_of(model, parts))
 
 
-@torch.inference_mode()
 def replaced(model: HookedTransformer, items: Items, parts: Sequence[str], values: Activations) -> Tensor:
     """Logits [item, pos, d_vocab] with the activations of some parts replaced."""
-    found = list(dict.fromkeys(site for part in parts for site in sites(part, model.cfg)))
-    hooks: list[Any] = [(site.hook, functools.partial(_replace, site=site, value=values[site.hook])) for site in found]
-    return model.run_with_hooks(items.tokens, fwd_hooks=hooks)
-
-
-def _replace(activation: Tensor, hook: Any, site: Site, value: Tensor) -> Tensor:
-    replaced = activation.clone()
-    site.view(replaced).copy_(site.view(value))
-    return replaced
+    every = list(dict.fromkeys(site for part in parts for site in sites(part, model.cfg)))
+    return run_with_patches(model, items, patches_from(values, every))
 
 
 def zeros(own: Activations) -> Activations:
@@ -84,5 +73,5 @@ def accuracy(logits: Tensor, items: Items, answers: np.ndarray | None = None) ->
 
 def loss(logits: Tensor, items: Items) -> Tensor:
     """Cross-entropy (nats) at each scored position, float64."""
-    scored = torch.from_numpy(items.scored)
-    return F.cross_entropy(logits[scored].double(), torch.from_numpy(items.targets)[scored], reduction="none")
+    tokens = scored_tokens(items)
+    return METRICS["loss"](logits[tokens.item, tokens.position].double(), tokens)

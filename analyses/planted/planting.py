@@ -53,17 +53,21 @@ class Planting:
 
     @functools.cached_property
     def model(self) -> HookedTransformer:
-        """The model, float32."""
-        return HookedTransformer(self.cfg, self.state)
+        """The model, with its float32 weights in float64.
+
+        Its reading weights are large and its MLPs are fitted: they multiply rounding errors of float32 by a hundred,
+        more than the checks inside an analysis allow.
+        """
+        return HookedTransformer(self.cfg, self.state, dtype=torch.float64)
 
     @property
     def roles(self) -> dict[str, Role]:
-        """What each part is to the answer to any item."""
-        return dict(self.roles_for[ANY])
+        """What each part is in the family's first contrast: ``ANY``, but for donors."""
+        return dict(next(iter(self.roles_for.values())))
 
-    def parts(self, role: Role, contrast: str = ANY) -> list[str]:
-        """The parts of one role."""
-        return [part for part, mine in self.roles_for[contrast].items() if mine is role]
+    def parts(self, role: Role) -> list[str]:
+        """The parts of one role, as in ``roles``."""
+        return [part for part, mine in self.roles.items() if mine is role]
 
     def contrast(self, name: str = ANY) -> Contrast:
         """The pairs of a contrast, as many as there are items; the same at every call."""
@@ -99,7 +103,10 @@ def plantings(family: Family, n: int, first_seed: int = 0) -> Iterator[Planting]
 
 
 def check(planting: Planting) -> list[str]:
-    """The criteria of ``analyses.planted.accept`` that a planting fails."""
+    """The criteria of ``analyses.planted.accept`` that a planting fails, or those of its family."""
+    own = planting.family.failures(planting)
+    if own is not None:
+        return own
     trial = Trial(planting.model, planting.items, list(planting.roles))
     implied = {
         part: planting.family.interchanged(variable, planting.procedure, planting.items, trial.source)
@@ -114,6 +121,7 @@ def _drawn(family: Family, seed: int, rng: np.random.Generator, draw: int) -> Pl
     cfg = family.config(design.procedure)
     item_seed = int(itemising.integers(2**31))
     kinds = _inert(family, design, cfg, building)
+    idle = kinds if family.idle_role is None else dict.fromkeys(kinds, family.idle_role)
     sample = design.procedure.items(SAMPLE_ITEMS, seed=item_seed, split="train")
     state = disguised(assemble(design, cfg, building, kinds, sample), cfg, disguising)
     state = family.finish(design, cfg, state, finishing)
@@ -124,7 +132,7 @@ def _drawn(family: Family, seed: int, rng: np.random.Generator, draw: int) -> Pl
         cfg=cfg,
         state={name: tensor.to(torch.float32) for name, tensor in state.items()},
         items=design.procedure.items(family.n_items, seed=item_seed),
-        roles_for={contrast: {**kinds, **roles} for contrast, roles in design.roles.items()},
+        roles_for={contrast: {**idle, **roles} for contrast, roles in design.roles.items()},
         variables=dict(design.variables),
         draws=draw,
     )

@@ -8,15 +8,16 @@ nothing, when only the second summand changes.
 from __future__ import annotations
 
 import enum
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
-MethodKind = Literal["zero", "mean", "resample", "patching", "attribution", "reading"]
+MethodKind = Literal["zero", "mean", "resample", "patching", "attribution", "reading", "training"]
 """What a method does, as far as it decides what can be found.
 
 - ``zero``, ``mean``, ``resample``: ablation of one part, the partner being any other item of the same layout;
 - ``patching``: activation or exact path patching along the clean and corrupt items of a contrast;
 - ``attribution``: gradient times difference along the same pairs, integrated or not;
-- ``reading``: methods that read activations and intervene nowhere (probes, attention scores).
+- ``reading``: methods that read activations and intervene nowhere (probes, attention scores);
+- ``training``: what a fresh model gains from a part of a donor.
 """
 Expected = Literal["flags", "silent", "either"]
 
@@ -47,25 +48,31 @@ class Role(enum.Enum):
     """It writes along the all-ones vector, which every reader's LayerNorm removes: nothing it does reaches a logit."""
     INERT_NORM = "inert but for the norm"
     """It writes where nothing reads; only the scale of the readers' LayerNorms depends on it."""
+    INERT_TRAINED = "inert by training"
+    """It was trained to be without effect when it has another item's activation. Nothing was demanded of zeros."""
+    RANDOM = "random"
+    """Of a donor: random weights, which no training should profit from."""
 
 
-ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM})
+ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM, Role.INERT_TRAINED, Role.RANDOM})
 """Roles whose flagging is a false alarm."""
 
-EXPECTED: dict[Role, dict[str, str]] = {
-    role: dict(zip(get_args(MethodKind), row, strict=True))
+EXPECTED: dict[Role, dict[MethodKind, Expected]] = {
+    role: cast(dict[MethodKind, Expected], dict(zip(get_args(MethodKind), row, strict=True)))
     for role, row in {
-        #                    zero      mean      resample  patching  attribution  reading
-        Role.CARRIES: ("flags", "flags", "flags", "flags", "flags", "either"),
-        Role.NEEDED: ("flags", "flags", "flags", "silent", "silent", "either"),
-        Role.REDUNDANT: ("silent", "silent", "flags", "flags", "flags", "either"),
-        Role.BACKED_UP: ("silent", "flags", "flags", "flags", "flags", "either"),
-        Role.BACKUP: ("silent", "silent", "silent", "silent", "silent", "either"),
-        Role.CANCELLING: ("flags", "flags", "flags", "silent", "silent", "either"),
-        Role.CONSTANT: ("flags", "silent", "silent", "silent", "silent", "either"),
-        Role.DECOY: ("silent", "silent", "silent", "silent", "silent", "flags"),
-        Role.INERT_EXACT: ("silent", "silent", "silent", "silent", "silent", "either"),
-        Role.INERT_NORM: ("silent", "silent", "silent", "silent", "silent", "either"),
+        #                    zero      mean      resample  patching  attribution  reading  training
+        Role.CARRIES: ("flags", "flags", "flags", "flags", "flags", "either", "flags"),
+        Role.NEEDED: ("flags", "flags", "flags", "silent", "silent", "either", "either"),
+        Role.REDUNDANT: ("silent", "silent", "flags", "flags", "flags", "either", "either"),
+        Role.BACKED_UP: ("silent", "flags", "flags", "flags", "flags", "either", "either"),
+        Role.BACKUP: ("silent", "silent", "silent", "silent", "silent", "either", "either"),
+        Role.CANCELLING: ("flags", "flags", "flags", "silent", "silent", "either", "either"),
+        Role.CONSTANT: ("flags", "silent", "silent", "silent", "silent", "either", "either"),
+        Role.DECOY: ("silent", "silent", "silent", "silent", "silent", "flags", "either"),
+        Role.INERT_EXACT: ("silent", "silent", "silent", "silent", "silent", "either", "silent"),
+        Role.INERT_NORM: ("silent", "silent", "silent", "silent", "silent", "either", "silent"),
+        Role.INERT_TRAINED: ("silent", "silent", "silent", "silent", "silent", "either", "silent"),
+        Role.RANDOM: ("either", "either", "either", "either", "either", "either", "silent"),
     }.items()
 }
 """What a method of each kind must say of a part of each role. Zeros at a QK are undefined: that cell means nothing."""

@@ -13,6 +13,8 @@ from analyses.planted.families import (
     loud,
     modsum,
     offset,
+    siit,
+    transfer,
     twins,
 )
 
@@ -29,5 +31,7 @@ __all__ = [
     "loud",
     "modsum",
     "offset",
+    "siit",
+    "transfer",
     "twins",
 ]

@@ -11,14 +11,15 @@ from analyses.planted.roles import ALARMS, Role
 from mechproc.errors import ConfigError
 from mechproc.model.parts import components
 
+SHORT = {"siit": {"noise": 0.05, "steps": 60}}
+"""Settings under which a family takes a second or two."""
 BASE = [kind for kind, family in families().items() if not family.trap]
-TRAPS = [kind for kind, family in families().items() if family.trap]
 
 
 def family_of(kind, **settings):
     cls = families()[kind]
     width = max(settings.pop("d_model", 16), cls.min_width)
-    return cls(**{"d_model": width, "n_items": 128, **settings})
+    return cls(**{"d_model": width, "n_items": 128, **SHORT.get(kind, {}), **settings})
 
 
 @pytest.mark.parametrize("kind", list(families()))
@@ -29,6 +30,33 @@ def test_a_planting_is_accepted_and_names_every_part(kind):
     for contrast, roles in planting.roles_for.items():
         assert set(components(planting.cfg)) <= set(roles), contrast
     assert set(planting.roles.values()) - ALARMS
+
+
+def test_interchange_training_makes_every_weight_dense():
+    planting = plant(family_of("siit"), 0)
+    for name, tensor in planting.state.items():
+        assert float((tensor.abs() < 1e-6).double().mean()) < 0.01, name
+    assert set(planting.roles.values()) == {Role.CARRIES, Role.INERT_TRAINED}
+
+
+@pytest.mark.slow
+def test_interchange_training_removes_the_usual_noise():
+    assert plant(families()["siit"](), 1).draws <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d_model", [16, 32])
+def test_the_haystack_of_the_papers_size(d_model):
+    planting = plant(families()["haystack"](d_model=d_model, size="paper"), 0)
+    assert planting.cfg.n_ctx == 62 and planting.draws <= 3
+
+
+def test_a_donor_has_one_head_with_structure():
+    planting = plant(family_of("transfer"), 0)
+    assert [role for role in planting.roles.values() if role is Role.CARRIES] == [Role.CARRIES]
+    assert planting.roles[next(iter(planting.variables))] is Role.CARRIES
+    trial = Trial(planting.model, planting.items, ["L0.mlp"])
+    assert trial.intact < 0.5
 
 
 @pytest.mark.parametrize("kind", ["offset", "modsum", "backup"])
@@ -44,7 +72,7 @@ def test_pairs_of_a_contrast_are_solved_and_differ(kind):
     planting = plant(family_of(kind), 1)
     for name in planting.roles_for:
         contrast = planting.contrast(name)
-        for items in (contrast.clean, contrast.corrupt):
+        for items in (contrast.clean, contrast.corrupt) if kind != "transfer" else ():  # a donor solves nothing
             assert Trial(planting.model, items, ["L0.mlp"]).intact >= 0.97, name
         if name != ANY:
             assert (contrast.clean.tokens != contrast.corrupt.tokens).any(axis=1).all()
@@ -62,8 +90,9 @@ def test_all_distractors_are_of_the_kind_asked_for(distractors):
 
 
 def test_places_are_random():
-    places = {plant(family_of("offset"), seed).parts(Role.CARRIES)[0] for seed in range(12)}
-    assert len(places) >= 5
+    designs = [family_of("modsum").design(np.random.default_rng(seed)) for seed in range(200)]
+    places = {tuple(design.plans) for design in designs}
+    assert len(places) == 4 * 2 + 4  # a head of layer 0 with either MLP, one of layer 1 with its own
 
 
 def test_a_failing_criterion_is_named_after_the_last_draw(monkeypatch):

@@ -1,0 +1,104 @@
+"""The methods that calibration runs, by name, each as one effect (nats) for every part of a planting."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from analyses import ablation
+from analyses.planted.planting import Planting
+from analyses.planted.roles import MethodKind
+from analyses.planted.single_parts import single_part_transfer
+from mechproc.errors import PartError, require
+from mechproc.model.parts import Ablation, check_defined, sites
+
+REFERENCE_ITEMS = 1024
+"""Validation items that means are taken over."""
+Measure = Callable[[Planting, str], dict[str, float]]
+"""A planting and the name of one of its contrasts -> the effect of each part that the method can measure, in nats;
+larger: the part matters more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Something that claims to find the parts that matter."""
+
+    name: str
+    kind: MethodKind
+    """What it can find, as ``analyses.planted.roles.EXPECTED`` has it."""
+    measure: Measure
+
+
+METHODS: dict[str, Method] = {}
+"""By name; ``register`` adds one."""
+
+
+def register(name: str, kind: MethodKind) -> Callable[[Measure], Measure]:
+    """A decorator that makes a function a method of calibration."""
+
+    def registered(measure: Measure) -> Measure:
+        require(name not in METHODS, "name", name, "the name of no other method")
+        METHODS[name] = Method(name, kind, measure)
+        return measure
+
+    return registered
+
+
+@register("zero ablation", "zero")
+def zero(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss gained when a part writes zeros."""
+    return _ablated(planting, contrast, "zero")
+
+
+@register("mean ablation", "mean")
+def mean(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss gained when a part does what it does on average."""
+    return _ablated(planting, contrast, "mean")
+
+
+@register("resample ablation", "resample")
+def resample(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss gained when a part does what it does in another item."""
+    return _ablated(planting, contrast, "resample")
+
+
+@register("activation patching", "patching")
+def patching(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss gained on the clean item when a part does what it does in the corrupt one."""
+    return _ablated(planting, contrast, "counterfactual")
+
+
+@register("single-part transfer", "training")
+def transfer(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss saved over a training that starts with the part of a donor."""
+    return single_part_transfer(planting)
+
+
+def _ablated(planting: Planting, contrast: str, kind: str) -> dict[str, float]:
+    pairs = planting.contrast(contrast)
+    parts = _defined(list(pairs.roles), planting, Ablation.ZERO if kind == "zero" else Ablation.RESAMPLE)
+    reference = planting.procedure.items(REFERENCE_ITEMS, seed=planting.seed, split="validation")
+    result = ablation.run(
+        [planting.model],
+        pairs.pairs if kind == "counterfactual" else pairs.clean,
+        parts,
+        kind,
+        "loss",
+        reference=reference if kind == "mean" else None,
+        seed=planting.seed,
+    )
+    return dict(zip(parts, result.values[:, 0].tolist(), strict=True))
+
+
+def _defined(parts: Sequence[str], planting: Planting, kind: Ablation) -> list[str]:
+    """The parts where an ablation means something."""
+
+    def is_defined(part: str) -> bool:
+        try:
+            for site in sites(part, planting.cfg):
+                check_defined(site, kind)
+        except PartError:
+            return False
+        return True
+
+    return [part for part in parts if is_defined(part)]
