@@ -77,9 +77,9 @@ def scores(
 ) -> Result:
     """The share of its attention that each head puts on each target: axes ``mask``, ``layer``, ``head`` and ``seed``.
 
-    ``masks`` are bool [item, query, key], as ``procedure.target_masks(items)`` gives them. A query counts where its
-    mask has a key; the mean is taken over the counted queries of an item, then over items. ``metadata["uniform"]`` has,
-    for each mask, the score of a head that attends equally to every key it can see: the floor that a score is held
+    ``masks`` are bool [item, query, key], as ``procedure.attention_targets(items)`` gives them. A query counts where
+    its mask has a key; the mean is taken over the counted queries of an item, then over items. ``metadata["uniform"]``
+    has, for each mask, the score of a head that attends equally to every key it can see: the floor that a score is held
     against. ``metadata["n_items"]`` says how many items a mask has a query in; a mask without any is undefined.
 
     Errors: ``ConfigError`` for a mask of another shape, one with a key after its query, or one with a query on padding.

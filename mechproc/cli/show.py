@@ -104,7 +104,7 @@ def _spread(example: Any) -> str:
 
 def _tables(cls: Any) -> dict[str, dict[str, str]]:
     pairs = {name: kind.description for name, kind in cls.pair_kinds.items()}
-    tables = {"Latents": cls.latent_names, "Attention targets": cls.mask_names, "Minimal pairs": pairs}
+    tables = {"Latents": cls.latent_names, "Attention targets": cls.attention_target_names, "Minimal pairs": pairs}
     return {title: table for title, table in tables.items() if table}
 
 

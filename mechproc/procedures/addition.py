@@ -29,7 +29,7 @@ class Sum(Arithmetic):
         "a_position": "position of a_digit",
         "b_position": "position of b_digit",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "a digit": "from where a digit is predicted to the first operand's digit of the same place",
         "b digit": "from where a digit is predicted to the second operand's digit of the same place",
         "carry source": "from where a digit is predicted to both operands' digits of the next lower place",
@@ -89,7 +89,7 @@ class Sum(Arithmetic):
             "b_position": where(has_digits, first_position + n + 1),
         }
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos, number = np.arange(self.n_ctx), block.latents["number"]
         operand_place, place = block.latents["operand_place"][:, None, :], block.latents["place"][:, :, None]
         from_b, to_a = (number == 1)[:, :, None], (number == 0)[:, None, :]

@@ -117,7 +117,7 @@ class Eca(Automaton):
         "above_position": "position of above; there too",
         "right_position": "position of right; there too",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "left": "from where a cell is decided to its left neighbour in the state before",
         "above": "from where a cell is decided to the same cell in the state before, a fixed distance",
         "right": "from where a cell is decided to its right neighbour in the state before",
@@ -235,7 +235,7 @@ class Eca(Automaton):
         cells = block.tokens[item[:, None], before[:, None] + np.arange(self.width)] - CELL_0
         return self._in_training(cells)
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         masks = {n: block.latents[f"{n}_position"][..., None] == pos for n in ("left", "above", "right")}
         return {**masks, "neighbourhood": masks["left"] | masks["above"] | masks["right"]}
@@ -260,7 +260,7 @@ class EcaVectors(Automaton):
         "alive": "living cells; at every state",
         "next": "the state to come as a binary number; at every state but the last",
     }
-    mask_names: ClassVar[dict[str, str]] = {"state": "from each state that is predicted from to itself"}
+    attention_target_names: ClassVar[dict[str, str]] = {"state": "from each state that is predicted from to itself"}
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "cell": PairKind(
             "a cell of the first state flips, and cells of the next state with it",
@@ -358,7 +358,7 @@ class EcaVectors(Automaton):
             TABLE: float((table == target).mean()),
         }
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         return {"state": block.scored[:, :, None] & (pos[:, None] == pos)}
 

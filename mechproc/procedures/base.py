@@ -2,7 +2,7 @@
 
 Rules (pretrained on) and tasks (tested on) are the same kind of thing. A subclass must say how contents are drawn
 (``draw``), where the loss is (``scored``) and what follows from what (``oracle``). It may say what holds at each
-position (``latents``), where heads should look (``target_masks``) and how to change an item in one respect
+position (``latents``), where heads should look (``attention_targets``) and how to change an item in one respect
 (``perturbed``). Splits, blocks, ceilings, control labels and minimal pairs follow from that. numpy only.
 
 Three promises hold for every procedure:
@@ -53,7 +53,7 @@ class Procedure(Config, ABC):
     distribution are drawn."""
     latent_names: ClassVar[dict[str, str]] = {}
     """Each latent with one line that says what it is and where it has a value."""
-    mask_names: ClassVar[dict[str, str]] = {}
+    attention_target_names: ClassVar[dict[str, str]] = {}
     """Each attention target with one line: from which queries to which keys."""
     pair_kinds: ClassVar[dict[str, PairKind]] = {}
     length_unit: ClassVar[str] = "symbols"
@@ -145,8 +145,8 @@ class Procedure(Config, ABC):
         """The latents named in ``latent_names``, each int64 [item, pos]; ``UNDEFINED`` in the padding."""
         return {}
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
-        """Where a head that plays the named part looks: bool [item, query, key] for each name in ``mask_names``."""
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
+        """Where a head of a named function looks: bool [item, query, key] for each of ``attention_target_names``."""
         return {}
 
     def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -137,7 +137,7 @@ class KDyck(Brackets):
         "match": "position of the bracket that this one closes; at closing brackets",
         "remaining": "tokens of the item after this one; at every token. Lengths that vary hide it from the model",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each token but the first to the one before it",
         "innermost": "from each token with depth > 0 to the innermost open bracket, the one to close next",
         "match": "from each closing bracket to the one it closes",
@@ -240,7 +240,7 @@ class KDyck(Brackets):
                 still_open.pop()
         return [names[names.index(name) + self.k] for name in reversed(still_open)]
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         inside = pos < block.n_tokens[:, None]
         return {

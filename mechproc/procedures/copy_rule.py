@@ -38,7 +38,7 @@ class CopyRule(Procedure):
         "written": "symbols of the answer written so far; at the separator and at the symbols of the answer",
         "remaining": "symbols of the answer still to be written; there too",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each input symbol but the first to the one before it",
         "source": "from the separator and the answer to the input symbol to be written next (induction)",
         "match": "from each symbol of the answer to the input symbol that it is the copy of",
@@ -179,7 +179,7 @@ class CopyRule(Procedure):
         exists = place < (order != NEVER).sum(axis=1)[item]
         return float((exists & (block.tokens[item, source] == block.tokens[item, query + 1])).mean())
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         is_input = self._is_input(block.tokens, separator_position(block.tokens, block.n_tokens))
         return {

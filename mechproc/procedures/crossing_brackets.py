@@ -29,7 +29,7 @@ class KDyckShuffle(Brackets):
         "match": "position of the latest open bracket of this one's kind, which it closes; at closing brackets",
         "remaining": "tokens of the item after this one; at every token. Lengths that vary hide it from the model",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each token but the first to the one before it",
         "open": "from each token to the brackets that are open after it",
         "match": "from each closing bracket to the one it closes",
@@ -159,7 +159,7 @@ class KDyckShuffle(Brackets):
                 still_open.remove(names[names.index(name) - self.k])
         return [names[names.index(name) + self.k] for name in still_open]
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(block.tokens.shape[1])
         inside, match = pos < block.n_tokens[:, None], block.latents["match"]
         closed_at = np.full_like(match, len(pos))  # where each bracket is closed

@@ -44,7 +44,7 @@ class Haystack(Procedure):
         "key_position": "position of the key asked for; at the query",
         "value_position": "position of the value asked for; at the query",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "answer": "from the query to the value asked for",
         "key": "from the query to the key asked for",
         "previous": "from each value to its key, the token before: the first step of an induction circuit",
@@ -232,7 +232,7 @@ class Haystack(Procedure):
             "the last value": float((last == asked).mean()),
         }
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(self.n_ctx)
         role = block.latents["role"]
         from_value, from_query = (role == VALUE)[:, :, None], (role == QUERY)[:, :, None]

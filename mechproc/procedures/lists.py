@@ -29,8 +29,8 @@ class Union(Set):
         "list": "0 in the first list, 1 in the second; at the input symbols",
         "next_list": "list of the input symbol to be written next; at the separator and the answer but its last symbol",
     }
-    mask_names: ClassVar[dict[str, str]] = {
-        **Set.mask_names,
+    attention_target_names: ClassVar[dict[str, str]] = {
+        **Set.attention_target_names,
         "previous": "from each input symbol but the first of its list to the one before it",
         "across": "from each symbol of the second list to its copies in the first",
     }
@@ -107,8 +107,8 @@ class Union(Set):
         own = self._written_as(block, np.where(kept, 0, NEVER))
         return {**super().baselines(block), "each list without duplicates of its own": own}
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
-        masks, list_of = super().target_masks(block), block.latents["list"]
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
+        masks, list_of = super().attention_targets(block), block.latents["list"]
         across = (list_of == 1)[:, :, None] & (list_of == 0)[:, None, :]
         return {**masks, "across": masks["duplicate"] & across}
 
@@ -150,8 +150,8 @@ class Delete(CopyRule):
         "shift": "0 where the input symbol to be written next stands before the removed one, 1 where after; at the "
         "separator and the answer but its last symbol",
     }
-    mask_names: ClassVar[dict[str, str]] = {
-        **CopyRule.mask_names,
+    attention_target_names: ClassVar[dict[str, str]] = {
+        **CopyRule.attention_target_names,
         "previous": "from each symbol of the list but the first to the one before it",
         "named": "from the separator and the answer to the named symbol after the comma",
         "removed": "from the named symbol, the separator and the answer to the input symbol that is removed",
@@ -253,11 +253,11 @@ class Delete(CopyRule):
             "the list without any named symbol": self._written_as(block, np.where(not_named, 0, NEVER)),
         }
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos, start = np.arange(block.tokens.shape[1]), separator_position(block.tokens, block.n_tokens)
         writes = (block.latents["written"] != UNDEFINED) & (block.latents["named"] != UNDEFINED)
         return {
-            **super().target_masks(block),
+            **super().attention_targets(block),
             "named": writes[:, :, None] & (pos == start[:, None] - 1)[:, None, :],
             "removed": block.latents["removed"][..., None] == pos,
         }

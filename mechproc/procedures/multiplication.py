@@ -37,7 +37,7 @@ class Multiplication(Arithmetic):
         "n_products": "how many products these are; there too",
         "total": "column_sum with the carry into it; there too. Its last digit is the one predicted",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "a column": "from where a digit is predicted to the first operand's digits that its column has",
         "b column": "from where a digit is predicted to the second operand's digits that its column has",
         "carry source": "from where a digit is predicted to both operands' digits of the column below",
@@ -118,7 +118,7 @@ class Multiplication(Arithmetic):
             "total": np.where(has_column, column + carry, UNDEFINED),
         }
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         latents = block.latents
         number, operand_place = latents["number"][:, None, :], latents["operand_place"][:, None, :]
         n, place = latents["n_digits"][:, :, None], latents["place"][:, :, None]

@@ -18,8 +18,8 @@ class Reverse(CopyRule):
     """``x1 .. xL | xL .. x1``: the input from its last symbol to its first."""
 
     kind: ClassVar[str] = "reverse"
-    mask_names: ClassVar[dict[str, str]] = {
-        **CopyRule.mask_names,
+    attention_target_names: ClassVar[dict[str, str]] = {
+        **CopyRule.attention_target_names,
         "source": "from the separator and the answer to the input symbol to be written next, the one before the match",
     }
     pair_kinds: ClassVar[dict[str, PairKind]] = Identity.pair_kinds
@@ -65,8 +65,8 @@ class Sort(CopyRule):
         "rank": "place of this symbol in the answer, from 0; at the input symbols",
         "copies": "how often this symbol occurs in the input; at the input symbols",
     }
-    mask_names: ClassVar[dict[str, str]] = {
-        **CopyRule.mask_names,
+    attention_target_names: ClassVar[dict[str, str]] = {
+        **CopyRule.attention_target_names,
         "source": "from the separator and the answer to the input symbol to be written next",
         "copies": "from each symbol of the answer to all its copies in the input",
     }
@@ -154,11 +154,11 @@ class Sort(CopyRule):
         at_most = np.cumsum(exactly[::-1], axis=0)[::-1][1:]
         return FIRST_SYMBOL + np.diff(at_most, axis=1).argmax(axis=1)
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         is_input = block.latents["rank"] != UNDEFINED
         same = block.tokens[:, :, None] == block.tokens[:, None, :]
         written = (block.latents["match"] != UNDEFINED)[:, :, None]
-        return {**super().target_masks(block), "copies": same & written & is_input[:, None, :]}
+        return {**super().attention_targets(block), "copies": same & written & is_input[:, None, :]}
 
     def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         tokens, n_tokens, exists = super().perturbed(kind, rng, block)

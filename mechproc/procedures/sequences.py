@@ -61,8 +61,8 @@ class Set(CopyRule):
         "duplicate_of": "position where this symbol occurred first; at the input symbols that occurred before",
         "distinct": "different symbols so far; at the input symbols",
     }
-    mask_names: ClassVar[dict[str, str]] = {
-        **CopyRule.mask_names,
+    attention_target_names: ClassVar[dict[str, str]] = {
+        **CopyRule.attention_target_names,
         "duplicate": "from each input symbol that occurred before to its earlier copies",
     }
     pair_kinds: ClassVar[dict[str, PairKind]] = {
@@ -138,10 +138,10 @@ class Set(CopyRule):
     def baselines(self, block: Items) -> dict[str, float]:
         return {**super().baselines(block), "the input position by position": self._in_place(block)}
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos, is_input = np.arange(block.tokens.shape[1]), block.latents["first"] != UNDEFINED
         same = (block.tokens[:, :, None] == block.tokens[:, None, :]) & is_input[:, :, None] & is_input[:, None, :]
-        return {**super().target_masks(block), "duplicate": same & (pos[:, None] > pos)}
+        return {**super().attention_targets(block), "duplicate": same & (pos[:, None] > pos)}
 
     def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         repeated = block.latents["first"] == 0

@@ -46,7 +46,7 @@ class Sorting(CopyRule):
         "next_place": "which digit of its number is to be written next; at the separator and the answer but its last",
         "candidates": "numbers not yet written that begin with the digits of this number written so far; there too",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each digit of the input but the first to the one before it",
         "source": "from the separator and the answer to the digit of the input to be written next",
         "match": "from each digit of the answer to the digit of the input that it is the copy of",
@@ -191,13 +191,13 @@ class Sorting(CopyRule):
             count[:, rank] += np.where(alike, count[:, rank + 1], 0)
         return count
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         latents = block.latents
         rank, place = latents["rank"][:, None, :], latents["place"][:, None, :]
         lowest, count = (latents["written"] // self.n_digits)[:, :, None], latents["candidates"][:, :, None]
         same_place = (latents["next_place"][:, :, None] == place) & (place != UNDEFINED)
         candidates = same_place & (rank >= lowest) & (rank < lowest + count)
-        return {**super().target_masks(block), "candidates": candidates}
+        return {**super().attention_targets(block), "candidates": candidates}
 
     def baselines(self, block: Items) -> dict[str, float]:
         """Those of every copying rule and these:

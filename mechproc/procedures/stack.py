@@ -60,7 +60,7 @@ class Stack(CopyRule):
         "popped": "position of the push that this pop undoes; at the pops",
         "survives": "1 where what is pushed is on the stack at the end, 0 where it is popped; at the pushes",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each operation but the first to the one before it",
         "source": "from the separator and the answer to the push of the symbol to be written next",
         "match": "from each symbol of the answer to its push",
@@ -220,10 +220,10 @@ class Stack(CopyRule):
             "the pushes backwards": self._written_as(block, backwards),
         }
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos, latents = np.arange(block.tokens.shape[1]), block.latents
         return {
-            **super().target_masks(block),
+            **super().attention_targets(block),
             "previous": (pos[:, None] == pos + 1) & (latents["depth"] != UNDEFINED)[:, :, None],
             "top": latents["top_position"][..., None] == pos,
             "popped": latents["popped"][..., None] == pos,

@@ -76,7 +76,7 @@ class Language(Procedure):
         "column": "characters since the last newline, 0 at the newline itself; from the window's first newline on",
         "repeat": "position of the latest earlier character that has the same one before it; where there is one",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each character but the first to the one before it",
         "word": "from each letter and digit to those before it in its word",
         "induction": "from each character to what stood after the latest earlier copy of it and of the one before it",
@@ -222,7 +222,7 @@ class Language(Procedure):
             "repeat": repeat,
         }
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos, in_word, repeat = np.arange(block.tokens.shape[1]), block.latents["in_word"], block.latents["repeat"]
         back = pos[:, None] - pos
         inside = (pos < block.n_tokens[:, None])[:, :, None]

@@ -111,8 +111,8 @@ class TestScores:
         task = Haystack(lengths=Uniform(1, 4), n_keys=6, n_values=8)
         cfg = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=task.n_ctx, d_vocab=task.d_vocab)
         items = task.items(50)
-        result = attention.scores([HookedTransformer(cfg)], items, task.target_masks(items))
-        assert result.coordinates["mask"] == tuple(task.mask_names)
+        result = attention.scores([HookedTransformer(cfg)], items, task.attention_targets(items))
+        assert result.coordinates["mask"] == tuple(task.attention_target_names)
         uniform = np.mean([1 / (2 * n + 1) for n in items.latents["n_pairs"].max(axis=1)])
         assert result.metadata["uniform"]["answer"] == pytest.approx(uniform)
 

@@ -55,7 +55,7 @@ def test_every_analysis_runs(make, tmp_path):
     patterns = attention.patterns(model, items)
     sums = patterns.values.sum(-1)
     np.testing.assert_allclose(sums[~np.isnan(sums)], 1.0, atol=1e-5)
-    scores = attention.scores([model], items, TASK.target_masks(items))
+    scores = attention.scores([model], items, TASK.attention_targets(items))
     assert np.isfinite(scores.values).all()
 
 

@@ -225,7 +225,7 @@ def test_accuracy_falls_apart_by_place(cls):
 def test_masks_worked_out_by_hand():
     cells = {}
     for cls, text in ((Addition, "1 7 + 2 5 = c4 c2 ."), (ReversedAddition, "7 1 + 5 2 = c2 c4 .")):
-        masks = cls(Fixed(2)).target_masks(cls(Fixed(2)).encode([text]))
+        masks = cls(Fixed(2)).attention_targets(cls(Fixed(2)).encode([text]))
         cells[cls] = {name: np.argwhere(mask[0]).tolist() for name, mask in masks.items()}
     aligned = [[3, 0], [4, 1]]
     assert cells[Addition] == {

@@ -392,11 +392,11 @@ def test_control_labels_of_an_unknown_latent_are_refused():
 
 
 @every_procedure
-def test_target_masks_look_back_at_tokens_of_the_item(kind):
+def test_attention_targets_look_back_at_tokens_of_the_item(kind):
     procedure, block = small(kind), some_items(kind)
-    masks = procedure.target_masks(block)
+    masks = procedure.attention_targets(block)
     pos = np.arange(procedure.n_ctx)
-    assert list(masks) == list(procedure.mask_names)
+    assert list(masks) == list(procedure.attention_target_names)
     for name, mask in masks.items():
         assert mask.shape == (len(block), len(pos), len(pos)) and mask.dtype == bool, name
         item, query, key = np.nonzero(mask)

@@ -53,7 +53,9 @@ def test_latents_and_masks_as_a_plain_stack_has_them(text):
     procedure = KDyck(Uniform(2, 14, 2), k=3)
     block = procedure.encode([text])
     latents = {name: values[0].tolist() for name, values in block.latents.items()}
-    seen = {name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.target_masks(block).items()}
+    seen = {
+        name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.attention_targets(block).items()
+    }
     stack: list[int] = []
     match, innermost = set(), set()
     tokens = text.split()

@@ -86,7 +86,7 @@ def test_the_oracle_closes_one_kind_and_an_answer_starts_where_one_is_left():
 
 def test_open_brackets_are_what_the_mask_shows():
     procedure = KDyckShuffle.small_version()
-    mask = procedure.target_masks(procedure.encode(["( [ ) ( ] )"]))["open"][0]
+    mask = procedure.attention_targets(procedure.encode(["( [ ) ( ] )"]))["open"][0]
     looked = [np.flatnonzero(row).tolist() for row in mask[:6]]
     assert looked == [[0], [0, 1], [1], [1, 3], [3], []]
 

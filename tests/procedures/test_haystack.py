@@ -115,7 +115,7 @@ def test_baselines_worked_out_by_hand():
 
 def test_masks_worked_out_by_hand():
     block = WIDE.encode(["k4 v1 k0 v2 q0 v2"])
-    cells = {name: np.argwhere(mask[0]).tolist() for name, mask in WIDE.target_masks(block).items()}
+    cells = {name: np.argwhere(mask[0]).tolist() for name, mask in WIDE.attention_targets(block).items()}
     assert cells == {
         "answer": [[4, 3]],
         "key": [[4, 2]],

@@ -25,7 +25,9 @@ def block_and_latents(procedure: Procedure, question: list[str]) -> tuple[Items,
 
 def seen_by(procedure: Procedure, block: Items) -> dict[str, set[tuple[int, ...]]]:
     """Each mask of the first item as a set of (query, key)."""
-    return {name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.target_masks(block).items()}
+    return {
+        name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.attention_targets(block).items()
+    }
 
 
 def check_order_of_writing(block: Items, latents: dict[str, list[int]], start: int, sources: list[int]):

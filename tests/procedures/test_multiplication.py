@@ -167,7 +167,7 @@ def test_baselines_that_know_half_as_plain_python_has_them(n, protocol):
 
 def test_masks_worked_out_by_hand():
     procedure = Multiplication(Fixed(2))
-    masks = procedure.target_masks(procedure.encode(["5 6 * 7 8 = c4 c3 c6 c8 ."]))
+    masks = procedure.attention_targets(procedure.encode(["5 6 * 7 8 = c4 c3 c6 c8 ."]))
     cells = {name: np.argwhere(mask[0]).tolist() for name, mask in masks.items()}
     assert cells == {
         "a column": [[6, 0], [7, 0], [7, 1], [8, 1]],

@@ -32,7 +32,9 @@ def check_order_of_writing(procedure, symbols: list[str], sources: list[int]):
         assert latents["written"][p] == (done if start <= p < end else UNDEFINED)
         assert latents["remaining"][p] == (len(sources) - done if start <= p < end else UNDEFINED)
         assert bool(block.scored[0, p]) == writes
-    seen = {name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.target_masks(block).items()}
+    seen = {
+        name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.attention_targets(block).items()
+    }
     assert seen["previous"] == {(p, p - 1) for p in range(1, start)}
     assert seen["source"] == {(start + j, p) for j, p in enumerate(sources)}
     assert seen["match"] == {(start + 1 + j, p) for j, p in enumerate(sources)}

@@ -65,7 +65,7 @@ def test_latents_of_identity_as_plain_python_has_them(symbols):
 def test_masks_of_set_as_plain_python_has_them(symbols):
     procedure = Set(WIDE, len(LETTERS))
     block = encoded(procedure, symbols)
-    masks = procedure.target_masks(block)
+    masks = procedure.attention_targets(block)
     seen = {name: {tuple(i) for i in np.argwhere(mask[0]).tolist()} for name, mask in masks.items()}
     sources = [p for p, s in enumerate(symbols) if s not in symbols[:p]]
     start = len(symbols)

@@ -73,7 +73,7 @@ def test_latents_as_plain_python_has_them(drawn):
 def test_the_next_digit_is_the_smallest_of_the_candidates(drawn):
     procedure, numbers = drawn
     block = procedure.encode([" ".join([*spelled(numbers), "|", *spelled(sorted(numbers))])])
-    masks, latents = procedure.target_masks(block), block.latents
+    masks, latents = procedure.attention_targets(block), block.latents
     candidates = masks["candidates"][0]
     assert np.array_equal(candidates.sum(axis=1), np.maximum(latents["candidates"][0], 0))
     assert not (masks["source"][0] & ~candidates).any()
@@ -84,7 +84,7 @@ def test_the_next_digit_is_the_smallest_of_the_candidates(drawn):
 def test_masks_worked_out_by_hand():
     procedure = Sorting.small_version()
     block = procedure.encode(["4 1 2 5 4 0 | 2 5 4 0 4 1"])
-    cells = {name: np.argwhere(mask[0]).tolist() for name, mask in procedure.target_masks(block).items()}
+    cells = {name: np.argwhere(mask[0]).tolist() for name, mask in procedure.attention_targets(block).items()}
     assert cells["candidates"] == [[6, 0], [6, 2], [6, 4], [7, 3], [8, 0], [8, 4], [9, 1], [9, 5], [10, 0], [11, 1]]
     assert cells["source"] == [[6, 2], [7, 3], [8, 4], [9, 5], [10, 0], [11, 1]]
 

@@ -85,7 +85,9 @@ def test_latents_and_masks_as_a_plain_stack_has_them(done):
         assert latents["top"][p] == (1 + int(done[top[p]]) if p in top else UNDEFINED)
         assert latents["survives"][p] == (int(p in stack) if p < start and done[p] != "P" else UNDEFINED)
         assert p < start or latents["depth"][p] == UNDEFINED
-    seen = {name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.target_masks(block).items()}
+    seen = {
+        name: {tuple(i) for i in np.argwhere(m[0]).tolist()} for name, m in procedure.attention_targets(block).items()
+    }
     assert seen == {
         "previous": {(p, p - 1) for p in range(1, start)},
         "source": {(start + j, p) for j, p in enumerate(sources)},

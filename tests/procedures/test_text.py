@@ -185,7 +185,7 @@ def test_latents_and_masks_as_plain_python_has_them(string):
     ]
     repeat[0] = UNDEFINED
     assert seen["repeat"] == repeat
-    cells = {name: np.argwhere(mask[0]).tolist() for name, mask in task.target_masks(block).items()}
+    cells = {name: np.argwhere(mask[0]).tolist() for name, mask in task.attention_targets(block).items()}
     assert cells["previous"] == [[p, p - 1] for p in range(1, n)]
     assert cells["induction"] == [[p, q + 1] for p, q in enumerate(repeat) if q >= 0]
     words = [k if c in "ab1" else 0 for k, c in zip(in_word, string, strict=False)]

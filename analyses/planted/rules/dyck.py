@@ -29,7 +29,7 @@ class BoundedDyck(OneAnswer):
         "depth": "brackets open after this token; at every token of the context",
         "innermost": "position of the innermost open bracket; at the last position of the context",
     }
-    mask_names: ClassVar[dict[str, str]] = {
+    attention_target_names: ClassVar[dict[str, str]] = {
         "innermost": "from the last position of the context to the innermost open bracket"
     }
     pair_kinds: ClassVar[dict[str, PairKind]] = {
@@ -111,7 +111,7 @@ class BoundedDyck(OneAnswer):
                 still_open.pop()
         return [names[names.index(still_open[-1]) + self.k]]
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         return {"innermost": block.latents["innermost"][..., None] == np.arange(self.n_ctx)}
 
     def perturbed(self, kind: str, rng: np.random.Generator, block: Items) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

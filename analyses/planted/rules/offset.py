@@ -22,7 +22,9 @@ class Offset(OneAnswer):
     kind: ClassVar[str] = "planted-offset"
     length_unit: ClassVar[str] = "tokens"
     latent_names: ClassVar[dict[str, str]] = answer_latent("the symbol asked for")
-    mask_names: ClassVar[dict[str, str]] = {"answer": "from the last position of the context to the symbol asked for"}
+    attention_target_names: ClassVar[dict[str, str]] = {
+        "answer": "from the last position of the context to the symbol asked for"
+    }
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "answer": PairKind("the symbol asked for is another one", changes=("answer",), holds=())
     }
@@ -57,7 +59,7 @@ class Offset(OneAnswer):
     def oracle(self, question: list[str]) -> list[str]:
         return [question[-1 - self.offset]]
 
-    def target_masks(self, block: Items) -> dict[str, np.ndarray]:
+    def attention_targets(self, block: Items) -> dict[str, np.ndarray]:
         pos = np.arange(self.n_ctx)
         return {"answer": block.scored[:, :, None] & (pos[:, None] - self.offset == pos)}
 

@@ -94,7 +94,8 @@ class TransferFindings:
         difference = interval(gap)
         before, after = (self._attended(self.target_attention, when) for when in ("before", "after"))
         control = self._attended(self.control_attention, "after")
-        target = self.study.run_of(self.arm, self.study.seeds[0]).procedure.mask_names[self.mask].split(":")[0]
+        task = self.study.run_of(self.arm, self.study.seeds[0]).procedure
+        target = task.attention_target_names[self.mask].split(":")[0]
         if difference.low > 0:
             lead = "One head of each model carries more of the effect than the other heads do on average"
         elif difference.high < 0:
@@ -145,7 +146,7 @@ def collect(study: Study, store: Store, *, arm: str, control: str, mask: str, cr
     """
     task = study.run_of(arm, study.seeds[0]).procedure
     validation = task.items(N_ITEMS, split="validation")
-    masks = task.target_masks(validation)
+    masks = task.attention_targets(validation)
     models, target_attention = _attention(study, store, arm, validation, masks)
     _, control_attention = _attention(study, store, control, validation, masks)
     ranked = target_attention.metadata["heads"][mask]

@@ -67,7 +67,7 @@ def test_dyck_is_bounded_and_open_at_the_end():
 def test_masks_point_to_the_answer():
     offset, dyck = Offset().items(20), BoundedDyck().items(20)
     for procedure, block, name, plus in ((Offset(), offset, "answer", 0), (BoundedDyck(), dyck, "innermost", 3)):
-        item, query, key = np.nonzero(procedure.target_masks(block)[name])
+        item, query, key = np.nonzero(procedure.attention_targets(block)[name])
         assert np.array_equal(block.tokens[item, key] + plus, block.targets[item, query])
 
 
