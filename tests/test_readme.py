@@ -71,11 +71,11 @@ def test_a_model_of_transformers_has_the_same_logits_here():
         assert torch.allclose(names["ours"](tokens), names["theirs"](tokens).logits, rtol=0, atol=1e-5)
 
 
-def test_every_verb_is_in_the_readme_and_the_other_way_round():
-    from mechproc.cli import VERBS
+def test_every_command_is_in_the_readme_and_the_other_way_round():
+    from mechproc.cli import NOUNS
 
-    verbs = {verb.__name__.rsplit(".", 1)[-1].replace("import_model", "import") for verb in VERBS}
-    assert verbs == set(re.findall(r"^\| `mechproc (\w+)", README, flags=re.MULTILINE))
+    nouns = {noun.__name__.rsplit(".", 1)[-1] for noun in NOUNS}
+    assert nouns == set(re.findall(r"^\| `mechproc (\w+)", README, flags=re.MULTILINE))
 
 
 def test_files_that_the_readme_names_exist():

@@ -1,6 +1,6 @@
-"""The command line: the only place that prints and parses. One file for each verb.
+"""The command line: the only place that prints and parses. One file for each noun.
 
-A verb's module has ``add(subparsers)``, which declares its arguments, and ``run(args) -> int``, its exit code. Heavy
+A noun's module has ``add(subparsers)``, which declares its arguments, and ``run(args) -> int``, its exit code. Heavy
 imports stand inside ``run``, so that ``--help`` is instant.
 """
 
@@ -12,13 +12,21 @@ import io
 import sys
 
 from mechproc import __version__
-from mechproc.cli import demo, doctor, donors, export, parts, run, runs, show, study
-from mechproc.cli import import_model as import_
-from mechproc.cli import list as list_
+from mechproc.cli import demo, doctor, model, parts, pretrained, procedure, run, runs, study
 from mechproc.errors import MechprocError
 
-VERBS = (demo, doctor, show, list_, parts, run, runs, study, import_, export, donors)
+NOUNS = (demo, doctor, procedure, model, parts, run, runs, study, pretrained)
 INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="mechproc", description="Which part of a model carries what it learned?")
+    top.add_argument("--version", action="version", version=f"mechproc {__version__}")
+    nouns = top.add_subparsers(dest="noun", metavar="COMMAND", required=True)
+    for noun in NOUNS:
+        noun.add(nouns)
+    return top
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,12 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that a console lacks, such as one of cp1252, is a "?"
             stream.reconfigure(errors="replace")
-    parser = argparse.ArgumentParser(prog="mechproc", description="Which part of a model carries what it learned?")
-    parser.add_argument("--version", action="version", version=f"mechproc {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add(verbs)
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     try:
         return args.run(args)
     except KeyboardInterrupt:

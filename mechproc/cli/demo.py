@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Any) -> None:
-    """Declare the verb."""
+    """Declare the noun."""
     parser = subparsers.add_parser("demo", help="transfer from set to haystack on small models (minutes); a report")
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder of the report and the runs (default: demo)"

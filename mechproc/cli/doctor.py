@@ -24,7 +24,7 @@ EXTRAS = {
 
 
 def add(subparsers: Any) -> None:
-    """Declare the verb."""
+    """Declare the noun."""
     parser = subparsers.add_parser(
         "doctor", help="versions, devices, compiler, engines; what is missing and what to do"
     )

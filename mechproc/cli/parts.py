@@ -14,7 +14,7 @@ MOST_ROWS = 24
 
 
 def add(subparsers: Any) -> None:
-    """Declare the verb."""
+    """Declare the noun."""
     parser = subparsers.add_parser(
         "parts",
         help="what parts a model has; with an expression: what it names",

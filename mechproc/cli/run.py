@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Any) -> None:
-    """Declare the verb."""
+    """Declare the noun."""
     parser = subparsers.add_parser("run", help="train what a config file says, its donors first; resumes by itself")
     parser.add_argument("config", type=Path, help="a run config in JSON (the config of a run's config.json)")
     parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def add(subparsers: Any) -> None:
-    """Declare the verb."""
+    """Declare the noun."""
     parser = subparsers.add_parser("runs", help="list, show, remove or verify the runs of a folder")
     parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)

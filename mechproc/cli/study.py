@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add(subparsers: Any) -> None:
-    """Declare the verb."""
+    """Declare the noun."""
     parser = subparsers.add_parser("study", help="list, plan, run or read the studies; claims and their verdicts")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", help="the project's studies, one line each")

@@ -64,7 +64,7 @@ class Procedure(Config, ABC):
     scored_unit: ClassVar[str] = "token"
     """What a scored token is; of a ``character`` losses are also given in bits."""
     small: ClassVar[dict[str, Any]] = {}
-    """Settings under which an item fits on a line: those of the worked examples, of ``mechproc show`` and of tests."""
+    """Settings under which an item fits on a line: of worked examples, ``mechproc procedure show`` and tests."""
     examples: ClassVar[tuple[Example, ...]] = ()
 
     load_from_file: ClassVar[Callable[[str], type[Procedure]]]

@@ -87,7 +87,7 @@ class ShippedModel(FixedWeights):
 
 @dataclasses.dataclass(frozen=True)
 class ModelFile(FixedWeights):
-    """A model file, as ``mechproc.save_model`` and ``mechproc import`` write it."""
+    """A model file, as ``mechproc.save_model`` and ``mechproc model import`` write it."""
 
     file: str
     """Path of the file; a relative one starts at the working folder."""

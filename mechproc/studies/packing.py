@@ -104,7 +104,7 @@ def page(card: dict[str, Any]) -> str:
         f"- Training: {_listed(card['training'])}",
         f"- Ceiling {card['ceiling']:.4f}, what the best guesser expects on the {card['n_test']:,} test items; "
         f"best predictor without the rule ({baseline:.4f}): {best}",
-        f"- Train and pack again: `mechproc donors {card['rule']}`; load: "
+        f"- Train and pack again: `mechproc pretrained build {card['rule']}`; load: "
         f'`mechproc.load_pretrained("{card["rule"]}", seed={card["donors"][0]["seed"]})`',
         f"- Trained on: {_listed(card['provenance'])}",
         "",

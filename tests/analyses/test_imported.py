@@ -24,14 +24,14 @@ TASK = Haystack(lengths=Uniform(2, 3), n_keys=4, n_values=5)
 
 
 def gpt2(tmp_path) -> HookedTransformer:
-    """A small random GPT-2 of ``transformers``, through its folder and ``mechproc import``."""
+    """A small random GPT-2 of ``transformers``, through its folder and ``mechproc model import``."""
     config = GPT2Config(
         n_layer=2, n_head=2, n_embd=8, n_positions=TASK.n_ctx, vocab_size=TASK.d_vocab, initializer_range=0.5
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         GPT2LMHeadModel(config).save_pretrained(tmp_path / "theirs")
-    assert main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours.safetensors")]) == 0
+    assert main(["model", "import", str(tmp_path / "theirs"), str(tmp_path / "ours.safetensors")]) == 0
     return HookedTransformer(*load_model(tmp_path / "ours.safetensors")[:2])
 
 

@@ -37,7 +37,9 @@ def test_neither_torch_nor_transformer_lens_is_loaded_before_it_is_needed(code):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [["show"], ["show", "language"], ["show", "nothing\u2423"]])
+@pytest.mark.parametrize(
+    "command", [["procedure", "list"], ["procedure", "show", "language"], ["procedure", "show", "nothing\u2423"]]
+)
 def test_a_console_that_lacks_a_character_gets_a_question_mark(command):
     """Windows's cp1252 has no open box, which stands for the space of text procedures."""
     environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
@@ -105,30 +107,30 @@ def test_a_pickle_is_not_read_unless_told_to(tmp_path, capsys):
         json.dumps({"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 4, "vocab_size": 5})
     )
     torch.save({"wte.weight": torch.zeros(5, 4)}, tmp_path / "pytorch_model.bin")
-    assert main(["import", str(tmp_path), str(tmp_path / "out.safetensors")]) == 1
+    assert main(["model", "import", str(tmp_path), str(tmp_path / "out.safetensors")]) == 1
     err = capsys.readouterr().err
     assert "is a pickle" in err and err.count("\n") == 1
 
 
 def test_show_names_the_nearest_procedure(capsys):
-    assert main(["show", "haystak"]) == 1
+    assert main(["procedure", "show", "haystak"]) == 1
     assert "did you mean 'haystack'" in capsys.readouterr().err
-    assert main(["show"]) == 0
-    assert main(["show", "set"]) == 0
+    assert main(["procedure", "list"]) == 0
+    assert main(["procedure", "show", "set"]) == 0
     assert "Best attainable token accuracy: 1.000" in capsys.readouterr().out
 
 
 def test_the_page_of_procedures_is_what_the_command_writes(capsys):
     """The documentation reads the same worked examples as the generator and its tests."""
-    assert main(["show", "--markdown"]) == 0
+    assert main(["procedure", "list", "--markdown"]) == 0
     page = Path(__file__).parents[2] / "docs" / "procedures.md"
-    assert capsys.readouterr().out == page.read_text(), "mechproc show --markdown > docs/procedures.md"
+    assert capsys.readouterr().out == page.read_text(), "mechproc procedure list --markdown > docs/procedures.md"
 
 
 def test_a_procedure_of_a_file_is_shown_and_trained_on(own_procedure, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("last.py").write_text(own_procedure)
-    assert main(["show", "last.py:Last"]) == 0
+    assert main(["procedure", "show", "last.py:Last"]) == 0
     out = capsys.readouterr().out
     assert "    scored       c" in out and "Best attainable token accuracy: 1.000" in out
     assert "Latents" not in out and "Minimal pairs" not in out  # it has none
@@ -137,12 +139,12 @@ def test_a_procedure_of_a_file_is_shown_and_trained_on(own_procedure, tmp_path, 
     Path("run.json").write_text(json.dumps(plain))
     assert main(["run", "run.json"]) == 0
     assert "runs/Last-" in capsys.readouterr().out
-    assert main(["show", "last.py"]) == 1
+    assert main(["procedure", "show", "last.py"]) == 1
     assert "a procedure of a file is last.py:CLASS" in capsys.readouterr().err
     Path("last.py").write_text(
         own_procedure.replace("    lengths: LengthDistribution = Uniform(2, 6)", "    lengths: LengthDistribution")
     )
-    assert main(["show", "last.py:Last"]) == 1
+    assert main(["procedure", "show", "last.py:Last"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("mechproc: procedure = 'last.py:Last'") and err.count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""``mechproc show [NAME]``: the procedures, or everything about one of them."""
+"""``mechproc procedure list|show``: rules and tasks, and everything about one of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 
 def add(subparsers: Any) -> None:
-    """Declare the verb."""
-    parser = subparsers.add_parser("show", help="the procedures; with a name: worked examples, latents, ceiling")
-    parser.add_argument("name", nargs="?", help="a procedure, such as set, or FILE.py:Class")
-    parser.add_argument("--markdown", action="store_true", help="all of them as a page of Markdown")
+    """Declare the noun."""
+    parser = subparsers.add_parser("procedure", help="rules and tasks: worked examples, latents, ceiling, baselines")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="all procedures, each with a line and an example")
+    listing.add_argument("--markdown", action="store_true", help="a page of Markdown with all worked examples")
+    show = actions.add_parser("show", help="one procedure: settings, examples, latents, ceiling, baselines")
+    show.add_argument("name", help="a procedure, such as set, or FILE.py:Class")
     parser.set_defaults(run=run)
 
 
@@ -19,15 +22,15 @@ def run(args: argparse.Namespace) -> int:
     """Print the list, or one procedure."""
     from mechproc.procedures import get, procedures
 
-    if args.markdown:
+    if args.action == "show":
+        print(describe(get(args.name)))
+    elif args.markdown:
         print(page())
-    elif args.name is None:
+    else:
         for name, cls in procedures().items():
             print(f"{name:20}{_first_line(cls)}")
             for example in cls.examples[:1]:
                 print(f"{'':20}{example.text}")
-    else:
-        print(describe(get(args.name)))
     return 0
 
 
@@ -70,9 +73,12 @@ def page() -> str:
     lines = [
         "# Procedures",
         "",
-        "Written by `mechproc show --markdown`. Tokens, positions and values are aligned; a latent",
+        "Written by `mechproc procedure list --markdown`. Tokens, positions and values are aligned; a latent",
     ]
-    lines += ["without a value is a dot. `mechproc show NAME` adds settings, items, ceiling and baselines.", ""]
+    lines += [
+        "without a value is a dot. `mechproc procedure show NAME` adds settings, items, ceiling and baselines.",
+        "",
+    ]
     shipped = {kind: cls for kind, cls in procedures().items() if cls.__module__.startswith("mechproc.")}
     for kind, cls in shipped.items():
         lines += [f"## {kind}", ""]
