@@ -28,20 +28,20 @@ def by_seed(models: Models) -> dict[Label, HookedTransformer]:
         isinstance(models, (Mapping, Sequence)), "models", type(models).__name__, "models by seed, or a list of them"
     )
     pairs = models.items() if isinstance(models, Mapping) else enumerate(models)
-    found: dict[Label, HookedTransformer] = dict(pairs)
-    require(len(found) > 0, "models", found, "at least one")
-    for seed, model in found.items():
+    models_by_seed: dict[Label, HookedTransformer] = dict(pairs)
+    require(len(models_by_seed) > 0, "models", models_by_seed, "at least one")
+    for seed, model in models_by_seed.items():
         is_model = isinstance(model, HookedTransformer)
         require(is_model, f"model of seed {seed}", type(model).__name__, "a HookedTransformer")
-    (first_seed, first), *_ = found.items()
-    for seed, model in found.items():
+    (first_seed, first), *_ = models_by_seed.items()
+    for seed, model in models_by_seed.items():
         if model.cfg != first.cfg:
             ours, theirs = first.cfg.to_dict(), model.cfg.to_dict()
             field = next(f for f in ours if ours[f] != theirs[f])
             raise ConfigError(
                 f"models of seeds {first_seed} and {seed} differ: {field} = {ours[field]!r} and {theirs[field]!r}"
             )
-    return found
+    return models_by_seed
 
 
 def sized_threads(analysis: Callable[P, T]) -> Callable[P, T]:

@@ -136,13 +136,13 @@ class Config(metaclass=_ConfigMeta):
         plain = dict(plain)
         if cls.registry is not None:
             kind = plain.pop("kind", cls.kind or None)
-            found = cls._member(kind) if isinstance(kind, str) else None
-            if found is None:
+            registered = cls._member(kind) if isinstance(kind, str) else None
+            if registered is None:
                 known = ", ".join(sorted(cls.registry))
                 raise ConfigError(
                     f"{where}.kind = {kind!r} is not allowed: one of {known}{nearest(str(kind), cls.registry)}"
                 )
-            member = typing.cast(type[Self], found)
+            member = typing.cast(type[Self], registered)
             if not issubclass(member, cls):
                 raise ConfigError(f"{where}.kind = {kind!r} is not allowed: a {cls.__name__} is expected")
         else:

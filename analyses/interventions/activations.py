@@ -62,7 +62,7 @@ def gradients(
 
     ``foils``: the corrupt partners, for ``logit_diff``. Units are those of the metric for each unit of activation.
     """
-    measured, found = metric_of(metric), {hook: [] for hook in hooks}
+    measured, gradients_by_hook = metric_of(metric), {hook: [] for hook in hooks}
     cells = model.cfg.input == "vectors"
     for batch in batches(len(items)):
         part, other = items.take(batch), None if foils is None else foils.take(batch)
@@ -82,8 +82,8 @@ def gradients(
             wanted = [kept[hook] for hook in hooks]
             found_here = torch.autograd.grad((scores / counts[tokens.item]).sum(), wanted)
         for hook, gradient in zip(hooks, found_here, strict=True):
-            found[hook].append(gradient.detach())
-    return {hook: torch.cat(pieces) for hook, pieces in found.items()}
+            gradients_by_hook[hook].append(gradient.detach())
+    return {hook: torch.cat(pieces) for hook, pieces in gradients_by_hook.items()}
 
 
 def narrow(activations: Tensor, like: Tensor) -> Tensor:

@@ -75,14 +75,14 @@ def read_by(receiver: str, cfg: ModelConfig) -> str:
 
 def contributions(run: Trace) -> dict[str, Tensor]:
     """What each sender wrote into the residual stream, [item, pos, d_model]."""
-    cfg, state, found = run.cfg, run.weights.state, run.activations
-    written = {"embed": found["hook_embed"], "pos": found["hook_pos_embed"]}
+    cfg, state, activations = run.cfg, run.weights.state, run.activations
+    written = {"embed": activations["hook_embed"], "pos": activations["hook_pos_embed"]}
     for layer in range(cfg.n_layers):
-        z, w_o = found[f"blocks.{layer}.attn.hook_z"], state[f"blocks.{layer}.attn.W_O"]
+        z, w_o = activations[f"blocks.{layer}.attn.hook_z"], state[f"blocks.{layer}.attn.W_O"]
         written |= {f"L{layer}.H{head}": z[:, :, head] @ w_o[head] for head in range(cfg.n_heads)}
-        written[f"L{layer}.b_O"] = state[f"blocks.{layer}.attn.b_O"].expand_as(found["hook_embed"])
+        written[f"L{layer}.b_O"] = state[f"blocks.{layer}.attn.b_O"].expand_as(activations["hook_embed"])
         if not cfg.attn_only:
-            written[f"L{layer}.mlp"] = found[f"blocks.{layer}.hook_mlp_out"]
+            written[f"L{layer}.mlp"] = activations[f"blocks.{layer}.hook_mlp_out"]
     return written
 
 

@@ -144,20 +144,20 @@ class Trace:
 @torch.inference_mode()
 def trace(weights: Weights, items: Items) -> Trace:
     """Run the intact model over ``items`` and keep every activation."""
-    cfg, state, found = weights.cfg, weights.state, {}
+    cfg, state, activations = weights.cfg, weights.state, {}
     x = inputs(items, cfg).to(state["embed.W_E"].device)
     n_pos = x.shape[1]
     everywhere = torch.arange(n_pos, device=x.device)
     tokens = cfg.input == "tokens"
-    found["hook_embed"] = (
+    activations["hook_embed"] = (
         F.embedding(x, state["embed.W_E"]) if tokens else x.to(state["embed.W_E"]) @ state["embed.W_E"]
     )
-    found["hook_pos_embed"] = state["pos_embed.W_pos"][:n_pos].expand(len(x), -1, -1)
-    residual = found["hook_embed"] + found["hook_pos_embed"]
+    activations["hook_pos_embed"] = state["pos_embed.W_pos"][:n_pos].expand(len(x), -1, -1)
+    residual = activations["hook_embed"] + activations["hook_pos_embed"]
     for layer in range(cfg.n_layers):
         name = f"blocks.{layer}"
-        found[f"{name}.hook_resid_pre"] = residual
-        found[f"{name}.ln1.hook_normalized"] = normalized = weights.normalized(residual)
+        activations[f"{name}.hook_resid_pre"] = residual
+        activations[f"{name}.ln1.hook_normalized"] = normalized = weights.normalized(residual)
         read = weights.affine(f"{name}.ln1", normalized)
         q, k, v = (weights.heads(layer, which, read) for which in "qkv")
         scores = weights.scores(q, k, everywhere)
@@ -165,23 +165,23 @@ def trace(weights: Weights, items: Items) -> Trace:
         z = (pattern @ v.transpose(1, 2)).transpose(1, 2)
         out = weights.attn_out(layer, z)
         kept = {"q": q, "k": k, "v": v, "attn_scores": scores, "pattern": pattern, "z": z}
-        found |= {f"{name}.attn.hook_{which}": value for which, value in kept.items()}
-        found[f"{name}.hook_attn_out"] = out
+        activations |= {f"{name}.attn.hook_{which}": value for which, value in kept.items()}
+        activations[f"{name}.hook_attn_out"] = out
         residual = residual + out
         if not cfg.attn_only:
-            found[f"{name}.hook_resid_mid"] = residual
-            found[f"{name}.ln2.hook_normalized"] = normalized = weights.normalized(residual)
+            activations[f"{name}.hook_resid_mid"] = residual
+            activations[f"{name}.ln2.hook_normalized"] = normalized = weights.normalized(residual)
             pre = weights.hidden(layer, weights.affine(f"{name}.ln2", normalized))
             post = weights.act(pre)
             out = weights.mlp_out(layer, post)
-            found |= {f"{name}.mlp.hook_pre": pre, f"{name}.mlp.hook_post": post, f"{name}.hook_mlp_out": out}
+            activations |= {f"{name}.mlp.hook_pre": pre, f"{name}.mlp.hook_post": post, f"{name}.hook_mlp_out": out}
             residual = residual + out
-        found[f"{name}.hook_resid_post"] = residual
+        activations[f"{name}.hook_resid_post"] = residual
     if cfg.normalization_type is None:
-        found = {hook: value for hook, value in found.items() if not hook.endswith("hook_normalized")}
+        activations = {hook: value for hook, value in activations.items() if not hook.endswith("hook_normalized")}
     positions, real = (torch.from_numpy(array).to(x.device) for array in items.positions())
     logits = weights.logits(at(residual, positions))
-    return Trace(weights, items, found, positions, real, logits)
+    return Trace(weights, items, activations, positions, real, logits)
 
 
 def at(x: Tensor, positions: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def run(
         if not cells:
             continue
         family = _family(kind, settings or {})
-        found: dict[Cell, list[Measured]] = {cell: [] for cell in cells}
+        measurements: dict[Cell, list[Measured]] = {cell: [] for cell in cells}
         seeds = range(first_seed, first_seed + n_calibration + n_plantings)
         draws[kind] = 0
         for seed in tqdm(seeds, desc=kind, unit="planting", leave=False, disable=None):
@@ -100,8 +100,8 @@ def run(
             draws[kind] += planting.draws
             for cell in cells:
                 effects = METHODS[cell.method].measure(planting, cell.contrast)
-                found[cell].append(Measured(planting.roles_for[cell.contrast], effects))
-        for cell, measured in found.items():
+                measurements[cell].append(Measured(planting.roles_for[cell.contrast], effects))
+        for cell, measured in measurements.items():
             limit = threshold(measured[:n_calibration])
             rows[cell] = rates(METHODS[cell.method], limit, measured[n_calibration:])
     require(bool(rows), "methods", [m.name for m in chosen], "one that is asked about one of the families")
@@ -124,21 +124,21 @@ def rates(method: Method, limit: float, measured: Sequence[Measured]) -> np.ndar
     hits, alarms = [], []
     flagged: dict[Role, list[bool]] = {role: [] for role in Role}
     for one in measured:
-        says = {part: effect > limit for part, effect in one.effects.items()}
-        for part, said in says.items():
-            flagged[one.roles[part]].append(said)
-        hits.append([said for part, said in says.items() if is_hit(one.roles[part], method.kind)])
-        alarms.append([said for part, said in says.items() if one.roles[part] in ALARMS])
+        flags = {part: effect > limit for part, effect in one.effects.items()}
+        for part, flag in flags.items():
+            flagged[one.roles[part]].append(flag)
+        hits.append([flag for part, flag in flags.items() if is_hit(one.roles[part], method.kind)])
+        alarms.append([flag for part, flag in flags.items() if one.roles[part] in ALARMS])
     counts = {
-        "hit": [all(said) for said in hits if said],
-        "alarm": [any(said) for said in alarms if said],
-        "part hit": [said for each in hits for said in each],
-        "part alarm": [said for each in alarms for said in each],
+        "hit": [all(flags) for flags in hits if flags],
+        "alarm": [any(flags) for flags in alarms if flags],
+        "part hit": [flag for each in hits for flag in each],
+        "part alarm": [flag for each in alarms for flag in each],
     }
     values = [limit]
     for rate in RATES:
         values += _wilson(counts[rate])
-    values += [float(np.mean(said)) if said else np.nan for said in flagged.values()]
+    values += [float(np.mean(flags)) if flags else np.nan for flags in flagged.values()]
     return np.array(values)
 
 

@@ -43,12 +43,12 @@ def means(own: Activations, items: Items) -> Activations:
     """The mean over the items of the same layout, in place of each item's activations."""
     names = layouts(items)
     group = np.array([list(dict.fromkeys(names)).index(name) for name in names])
-    found = {hook: torch.empty_like(value) for hook, value in own.items()}
+    means = {hook: torch.empty_like(value) for hook, value in own.items()}
     for number in range(group.max() + 1):
         rows = torch.from_numpy(np.flatnonzero(group == number))
         for hook, value in own.items():
-            found[hook][rows] = value[rows].mean(0)
-    return found
+            means[hook][rows] = value[rows].mean(0)
+    return means
 
 
 def uniform(own: Activations) -> Activations:

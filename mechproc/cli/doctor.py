@@ -101,7 +101,7 @@ def _engines() -> Iterator[tuple[str, bool]]:
     from mechproc.errors import ConfigError
     from mechproc.training.engines import choose
     from mechproc.training.engines.cpu.build import KernelUnavailableError, cache_folder, library
-    from mechproc.training.engines.parity import CFG, fault
+    from mechproc.training.engines.parity import CFG, mismatch
 
     try:
         lanes = library().mechproc_lanes()
@@ -112,7 +112,7 @@ def _engines() -> Iterator[tuple[str, bool]]:
     for device in devices:
         for name in ("reference", "cpu", "torch") if device == "cpu" else ("torch",):
             try:
-                reason = fault(choose(name, CFG, device=device).make)
+                reason = mismatch(choose(name, CFG, device=device).make)
             except ConfigError as error:
                 yield _line(f"{name} engine", str(error)), True
                 continue

@@ -87,12 +87,12 @@ def tensor_generator(seed: int, *names: str) -> np.random.Generator:
 
 def weights_digest(cfg: ModelConfig, state: State) -> str:
     """SHA-256 (hexadecimal) of a model: its config, and name, type, shape and numbers of every tensor."""
-    found = hashlib.sha256(canonical_json(cfg.identifying()).encode())
+    digest = hashlib.sha256(canonical_json(cfg.identifying()).encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_state(state: State, cfg: ModelConfig, source: str = "state") -> None:

@@ -211,8 +211,8 @@ class Procedure(Config, ABC):
         require(low >= 0 and high < self.d_vocab, "tokens", (low, high), f"0 to {self.d_vocab - 1}, the vocabulary")
         whole = np.pad(rows.astype(np.int64), ((0, 0), (0, self.n_ctx - rows.shape[1])), constant_values=self.pad)
         is_token = whole != self.pad
-        found = np.where(is_token.any(axis=1), self.n_ctx - is_token[:, ::-1].argmax(axis=1), 0)
-        counts = found if n_tokens is None else np.asarray(n_tokens).astype(np.int64)
+        before_padding = np.where(is_token.any(axis=1), self.n_ctx - is_token[:, ::-1].argmax(axis=1), 0)
+        counts = before_padding if n_tokens is None else np.asarray(n_tokens).astype(np.int64)
         require(counts.shape == (len(rows),), "shape of n_tokens", counts.shape, f"[{len(rows)}], one for each item")
         return self._annotated(whole, counts, latents)
 
@@ -336,16 +336,16 @@ class Procedure(Config, ABC):
             raise ConfigError(f"pair kind {kind!r} of {self.kind} is not one of {known}")
         require(n >= 1, "n", n, "at least 1")
         rng = generator("pairs", self.short_name, self.version, kind, int(seed), split)
-        clean, corrupt, found, index = [], [], 0, 0
+        clean, corrupt, n_found, index = [], [], 0, 0
         # A kind that gives less than one pair in a hundred items is not worth the wait.
-        while found < n and BLOCK_ITEMS * index < 100 * n + 16 * BLOCK_ITEMS:
+        while n_found < n and BLOCK_ITEMS * index < 100 * n + 16 * BLOCK_ITEMS:
             block = self.block(seed, split, index)
             partner, exists = self._partners(kind, rng, block, split)
             clean.append(block.take(exists))
             corrupt.append(partner.take(exists))
-            found, index = found + int(exists.sum()), index + 1
-        if found < n:
-            seen = f"{found} in {index * BLOCK_ITEMS} items"
+            n_found, index = n_found + int(exists.sum()), index + 1
+        if n_found < n:
+            seen = f"{n_found} in {index * BLOCK_ITEMS} items"
             raise ConfigError(
                 f"{n} pairs of kind {kind!r} are not to be had from {self.kind} with these settings: {seen}"
             )

@@ -73,8 +73,8 @@ class CopyRule(Procedure):
 
     def _mark_position(self, tokens: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Position of the first mark of each input, int64 [item]; the input's end where it has none."""
-        found = (tokens == self._mark) & (np.arange(tokens.shape[1]) < start[:, None])
-        return np.where(found.any(axis=1), found.argmax(axis=1), start)
+        is_mark = (tokens == self._mark) & (np.arange(tokens.shape[1]) < start[:, None])
+        return np.where(is_mark.any(axis=1), is_mark.argmax(axis=1), start)
 
     @property
     def n_ctx(self) -> int:
@@ -220,8 +220,8 @@ class CopyRule(Procedure):
 
 def separator_position(tokens: np.ndarray, n_tokens: np.ndarray) -> np.ndarray:
     """Position of the separator, int64 [item]; the item's end where there is none."""
-    found = tokens == SEPARATOR
-    return np.where(found.any(axis=1), found.argmax(axis=1), n_tokens)
+    is_separator = tokens == SEPARATOR
+    return np.where(is_separator.any(axis=1), is_separator.argmax(axis=1), n_tokens)
 
 
 def last_column(where: np.ndarray) -> np.ndarray:

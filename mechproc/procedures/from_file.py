@@ -43,8 +43,8 @@ def load(name: str) -> type[Procedure]:
     kind = f"{(path.relative_to(Path.cwd()) if inside else path).as_posix()}:{class_name}"
     digest = hashlib.sha256(source).hexdigest()[:12]
     if (kind, digest) not in _LOADED:
-        found = _class(name, _executed(name, path, source, digest), class_name)
-        cls = _named(found, kind)
+        plain = _class(name, _executed(name, path, source, digest), class_name)
+        cls = _named(plain, kind)
         check_examples(cls)
         _LOADED[kind, digest] = cls
     return _LOADED[kind, digest]
@@ -54,7 +54,9 @@ def check_examples(cls: type[Procedure]) -> None:
     """Hold a procedure to its worked examples: a ``ConfigError`` that names the first one that does not hold."""
     for example in cls.examples:
         try:
-            wrong = [f"{what} {found}, not {said}" for what, found, said in _claims(cls, example) if found != said]
+            wrong = [
+                f"{what} {actual}, not {stated}" for what, actual, stated in _claims(cls, example) if actual != stated
+            ]
         except Exception as error:
             wrong = [f"{type(error).__name__}: {first_line(error)}"]
         if wrong:
@@ -117,16 +119,16 @@ def _class(name: str, module: types.ModuleType, class_name: str) -> type[Procedu
     if class_name not in defined:
         hint = nearest(class_name, defined)
         raise _refused(name, f"one of the procedures that it defines: {', '.join(defined) or 'none'}{hint}")
-    found = defined[class_name]
-    missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+    cls = defined[class_name]
+    missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
     if missing:
         raise _refused(name, f"{class_name} does not define {missing}")
-    if not found.examples:
+    if not cls.examples:
         raise _refused(name, f"{class_name} has no worked example: a procedure of a file needs one in ``examples``")
-    return found
+    return cls
 
 
-def _named(found: type[Procedure], kind: str) -> type[Procedure]:
+def _named(cls: type[Procedure], kind: str) -> type[Procedure]:
     """The class under the name by which it was asked for."""
 
     def restored(self: Procedure) -> tuple[Any, ...]:
@@ -134,14 +136,14 @@ def _named(found: type[Procedure], kind: str) -> type[Procedure]:
 
     body = {
         "kind": kind,
-        "version": f"{found.version}+{source_digest(found)[:12]}",
-        "__module__": found.__module__,
-        "__qualname__": found.__qualname__,
-        "__doc__": found.__doc__,
+        "version": f"{cls.version}+{source_digest(cls)[:12]}",
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
         "__reduce__": restored,  # pickle finds classes by module and name, and there is none in another process
     }
     with _no_names():
-        return types.new_class(found.__name__, (found,), exec_body=lambda namespace: namespace.update(body))
+        return types.new_class(cls.__name__, (cls,), exec_body=lambda namespace: namespace.update(body))
 
 
 def _restore(plain: dict[str, Any], version: str) -> Procedure:

@@ -56,9 +56,9 @@ def draw_split(
         drawn, drawn_n = procedure.draw(rng, np.repeat(lengths[missing], tries))
         fits = (procedure.split_of(drawn) == wanted).reshape(len(missing), tries)
         chosen = np.arange(len(missing)) * tries + fits.argmax(axis=1)
-        found = fits.any(axis=1)
-        tokens[missing[found]], n_tokens[missing[found]] = drawn[chosen[found]], drawn_n[chosen[found]]
-        missing = missing[~found]
+        has_fit = fits.any(axis=1)
+        tokens[missing[has_fit]], n_tokens[missing[has_fit]] = drawn[chosen[has_fit]], drawn_n[chosen[has_fit]]
+        missing = missing[~has_fit]
         if len(missing) == 0:
             return tokens, n_tokens
         if attempt == _ATTEMPTS // 4:

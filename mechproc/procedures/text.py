@@ -125,14 +125,14 @@ class Language(Procedure):
                     require(value == default, field.name, value, f"{default!r} unless source = 'dataset'")
         require(self.n_documents >= 3, "n_documents", self.n_documents, "at least 3, one for each split")
         if not self.sha256:
-            object.__setattr__(self, "sha256", self._found().sha256)
+            object.__setattr__(self, "sha256", self._read_text().sha256)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed; another text brings its own hash, unless one is given."""
         same_text = {"lengths", "sha256"}.issuperset(changes)
         return super().replace(**(changes if same_text else {"sha256": ""} | changes))
 
-    def _found(self) -> Corpus:
+    def _read_text(self) -> Corpus:
         """The text as it is here."""
         if self.source == "dataset":
             return corpora.dataset(self.dataset, self.subset, self.part, self.column, self.n_documents)
@@ -141,10 +141,10 @@ class Language(Procedure):
     @functools.cached_property
     def text(self) -> Corpus:
         """The documents; a ``ConfigError`` when the text found here is another one than the settings say."""
-        found = self._found()
-        here = f"{self.dataset or self.source} has {found.sha256[:12]}... here (Python {platform.python_version()})"
-        require(found.sha256 == self.sha256, "sha256", f"{self.sha256[:12]}...", f"{here}, another text: another run")
-        return found
+        corpus = self._read_text()
+        here = f"{self.dataset or self.source} has {corpus.sha256[:12]}... here (Python {platform.python_version()})"
+        require(corpus.sha256 == self.sha256, "sha256", f"{self.sha256[:12]}...", f"{here}, another text: another run")
+        return corpus
 
     @property
     def token_names(self) -> tuple[str, ...]:
@@ -183,15 +183,15 @@ class Language(Procedure):
         """The split (index into ``SPLITS``) of the documents that each window is in, int64 [item]; ``train`` for what
         is in none."""
         n_tokens = (tokens != self.pad).sum(axis=1)
-        found = np.full(len(tokens), list(SPLITS).index("train"), dtype=np.int64)
+        splits = np.full(len(tokens), list(SPLITS).index("train"), dtype=np.int64)
         for length in np.unique(n_tokens).tolist():
             here = np.flatnonzero(n_tokens == length)
             hashes = corpora.window_hashes(tokens[here, :length], length)[:, 0]
             for split in ("validation", "test"):  # test wins
                 known = corpora.held_out(self.text, split, length)
                 at = np.searchsorted(known, hashes).clip(max=len(known) - 1)
-                found[here[known[at] == hashes]] = list(SPLITS).index(split)
-        return found
+                splits[here[known[at] == hashes]] = list(SPLITS).index(split)
+        return splits
 
     def oracle(self, question: list[str]) -> list[str]:
         raise ConfigError("language has no oracle: nothing decides which character comes next")

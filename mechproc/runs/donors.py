@@ -30,13 +30,13 @@ class FixedWeights(Config):
     def __post_init__(self) -> None:
         cfg, state = self.read()
         object.__setattr__(self, "_model", cfg)
-        found = weights_digest(cfg, state)
+        sha256 = weights_digest(cfg, state)
         if not self.weights_sha256:
-            object.__setattr__(self, "weights_sha256", found)
-        if found != self.weights_sha256:
+            object.__setattr__(self, "weights_sha256", sha256)
+        if sha256 != self.weights_sha256:
             raise StoreError(
                 f"weights_sha256 = {self.weights_sha256[:12]}... is not allowed: {self.label} has weights of the "
-                f"digest {found[:12]}..."
+                f"digest {sha256[:12]}..."
             )
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 from mechproc.errors import StoreError
 from mechproc.files import read_json, write_json
-from mechproc.procedures import Procedure
+from mechproc.procedures import Items, Procedure
 from mechproc.procedures.arithmetic import Arithmetic
 from mechproc.provenance import differences, provenance
 from mechproc.runs.config import RunConfig
@@ -19,9 +19,6 @@ from mechproc.training.engines import EngineName, choose
 from mechproc.training.loop import Progress, train
 from mechproc.training.sinks import FolderSink
 from mechproc.transfer.recipe import assemble, frozen
-
-TEST_SEED = 0
-"""Test items are those of this seed in every run: they are crossed with the seeds of the models."""
 
 
 def execute(
@@ -64,7 +61,7 @@ def execute(
             progress=progress,
             engine=chosen.make,
         )
-        about = _references(run.procedure, run.training.n_test) | {
+        about = references(run.procedure, result.test_items) | {
             "steps": result.steps,
             "stopped": result.stopped,
             "seconds": round(time.monotonic() - started, 1),
@@ -78,9 +75,8 @@ def execute(
     store.record(run)
 
 
-def _references(procedure: Procedure, n_test: int) -> dict[str, Any]:
-    """What the test scores are compared with: the best attainable accuracy and the trivial baselines."""
-    items = procedure.items(n_test, seed=TEST_SEED, split="test")
+def references(procedure: Procedure, items: Items) -> dict[str, Any]:
+    """What scores on ``items`` are compared with: the best attainable accuracy and the trivial baselines."""
     return {
         "ceiling": procedure.ceiling(items),
         "baselines": procedure.baselines(items),

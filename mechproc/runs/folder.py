@@ -97,7 +97,7 @@ class RunFolder:
         return FileLock(self.lock_file, timeout=timeout)
 
     def is_locked(self) -> bool:
-        """Whether another process writes the folder now; False where that cannot be found out."""
+        """Whether another process writes the folder now; False where that cannot be actual out."""
         if not self.lock_file.exists():
             return False
         try:
@@ -203,12 +203,12 @@ class RunFolder:
         """Raise a ``StoreError`` unless the file has the size and the digest that ``test.json`` keeps of it."""
         path = self.path / name
         try:
-            found = describe(path)
+            actual = describe(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
         for field in ("size", "sha256"):
-            if found[field] != about.get(field):
-                raise StoreError(f"{path} is damaged: its {field} is {found[field]}, {about.get(field)} was written")
+            if actual[field] != about.get(field):
+                raise StoreError(f"{path} is damaged: its {field} is {actual[field]}, {about.get(field)} was written")
 
     def _listed(self) -> list[str]:
         """The files whose size and digest ``test.json`` keeps, relative to the folder."""

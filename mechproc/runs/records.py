@@ -221,13 +221,13 @@ def _line(record: Record) -> bytes:
 
 def _checked(line: bytes, where: str) -> tuple[str, bytes]:
     """Identity and canonical JSON of a line that has its checksum."""
-    found = _LINE.fullmatch(line.rstrip(b"\r\n"))
-    content = b"{" + found[2] if found else b""
-    if found is None or hashlib.sha256(content).hexdigest().encode() != found[1]:
+    match = _LINE.fullmatch(line.rstrip(b"\r\n"))
+    content = b"{" + match[2] if match else b""
+    if match is None or hashlib.sha256(content).hexdigest().encode() != match[1]:
         named = re.search(rb'"identity":"([^"]{1,64})"', line)
         identity = f" (identity {named[1].decode(errors='replace')})" if named and "identity" not in where else ""
         raise StoreError(f"{where}{identity} was changed or damaged: it does not have its checksum; {MEND}")
-    return found[3].decode(), content
+    return match[3].decode(), content
 
 
 def _place(path: Path, line: int, identity: str | None) -> str:

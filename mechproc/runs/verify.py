@@ -15,40 +15,40 @@ from mechproc.runs.records import Record, Records
 def damages(folder: RunFolder) -> list[str]:
     """What reading every file of a run's folder finds, a line for each damage: the file, what is wrong, what to do."""
     again = f"remove the folder to train the run again (mechproc runs rm {folder.name})"
-    found = _damage(folder.read_config, again)
+    lines = _damage(folder.read_config, again)
     for file, read in (
         (folder.environment, folder.read_environment),
         (folder.metrics, folder.read_metrics),
         (folder.error, folder.failure),
     ):
-        found += _damage(read, again) if file.exists() else []
+        lines += _damage(read, again) if file.exists() else []
     unfinished = [file for file in (folder.resume,) if file.exists()]
     if not folder.test.exists():
         unfinished += [folder.checkpoint(step) for step in folder.checkpoint_steps()]
     for file in unfinished:
-        found += _damage(lambda file=file: read_tensors(file), again)
+        lines += _damage(lambda file=file: read_tensors(file), again)
     if not folder.test.exists():
-        return found
+        return lines
     if unreadable := _damage(folder.read_test, again):
-        return found + unreadable
+        return lines + unreadable
     for name, about in folder.read_test()["files"].items():
         checkpoint = "/" in name
         if checkpoint and not (folder.path / name).exists():
             continue  # checkpoints may be removed
         advice = f"remove the file, or {again}" if checkpoint else again
-        found += _damage(lambda name=name, about=about: folder.check(name, about), advice)
-    return found
+        lines += _damage(lambda name=name, about=about: folder.check(name, about), advice)
+    return lines
 
 
 def conflicts(folders: list[RunFolder], records: Records) -> list[str]:
     """Records that are damaged, and those that differ from the folder of their run, a line for each."""
-    found: list[str] = []
+    lines: list[str] = []
     known: dict[str, Record] = {}
     for path in records.shards():
         try:
             known |= {record["identity"]: record for record in records.of(path)}
         except StoreError as error:
-            found.append(str(error))
+            lines.append(str(error))
     for folder in folders:
         try:
             if not folder.is_complete():
@@ -61,18 +61,18 @@ def conflicts(folders: list[RunFolder], records: Records) -> list[str]:
             continue
         for field, value in record["test"].items():
             if test.get(field) != value:
-                found.append(
+                lines.append(
                     f"{field} in {folder.test} is {test.get(field)!r}, in the record of the run {value!r}: one of them "
                     f"is wrong, as both have one provenance; train the run again elsewhere and compare"
                 )
                 break
-    return found
+    return lines
 
 
 def verify(folders: list[RunFolder], records: str | Path | None = None) -> list[str]:
     """All damages of these folders, and of the records in a folder if one is given."""
-    found = [line for folder in folders for line in damages(folder)]
-    return found + ([] if records is None else conflicts(folders, Records(records)))
+    lines = [line for folder in folders for line in damages(folder)]
+    return lines + ([] if records is None else conflicts(folders, Records(records)))
 
 
 def _damage(read: Callable[[], object], advice: str) -> list[str]:

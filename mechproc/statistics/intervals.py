@@ -59,11 +59,11 @@ def over_seeds(
             if method == "t" and values.shape[-1] < 2:
                 undefined += [({**where, "estimate": end}, "one seed gives no t interval") for end in ESTIMATES[1:]]
                 continue
-            found = interval(values[index], level, method)
-            if found.bounded:
-                estimates[index][1:] = found.low, found.high
+            limits = interval(values[index], level, method)
+            if limits.bounded:
+                estimates[index][1:] = limits.low, limits.high
             else:
-                undefined += [({**where, "estimate": end}, str(found)) for end in ESTIMATES[1:]]
+                undefined += [({**where, "estimate": end}, str(limits)) for end in ESTIMATES[1:]]
     settings = {"level": level, "method": method, "n_seeds": len(result.coordinates[axis])}
     return dataclasses.replace(
         result,

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from mechproc.config import digest
 from mechproc.model.state import init_state, n_parameters
 from mechproc.runs.config import RunConfig
+from mechproc.runs.execute import references
 from mechproc.runs.store import Store
 from mechproc.statistics.power import POWER, seeds_for
 from mechproc.studies.study import Study
 from mechproc.threads import one_thread
-from mechproc.training.data import TrainStream, evaluation_batches
+from mechproc.training.data import TrainStream, evaluation_batches, evaluation_items
 from mechproc.training.engines import choose
 from mechproc.training.schedule import checkpoint_steps
 
@@ -59,16 +60,16 @@ def measure_cost(run: RunConfig) -> Cost:
             updates(range(WARM_UP))
             n = max(5, round(MEASURE_S / max(updates([WARM_UP]), 1e-4)))
             update = updates(range(WARM_UP + 1, WARM_UP + 1 + n)) / n
-        validation = evaluation_batches(run.procedure, training.n_validation, "validation", stage)
+        items = evaluation_items(run.procedure, training.n_validation, "validation", stage)
+        validation = evaluation_batches(items)
         validated = _timed(lambda: engine.evaluate(validation))
-        test = _timed(lambda: engine.evaluate(evaluation_batches(run.procedure, training.n_test, "test")))
 
-        def references() -> None:
-            items = run.procedure.items(training.n_test, split="test")
-            run.procedure.ceiling(items)
-            run.procedure.baselines(items)
+        def test() -> None:
+            items = evaluation_items(run.procedure, training.n_test, "test")
+            engine.evaluate(evaluation_batches(items))
+            references(run.procedure, items)
 
-        return Cost(update, validated, test + _timed(references))
+        return Cost(update, validated, _timed(test))
 
 
 class Costs:

@@ -132,14 +132,14 @@ def cells() -> list[Cell]:
         *(Cell(EcaVectors(), False, rate, REVERSED_ADDITION) for rate in (1e-3, 3e-3)),
     ]
     listed = [_list_cells(rule) for rule in (Set, Identity, Stack)]
-    found = [
+    ordered = [
         pilot,
         *(cell for row in zip(*listed, strict=True) for cell in row),
         *_bracket_cells(KDyck, HAYSTACK),
         *automata,
         *_bracket_cells(KDyckShuffle, REVERSED_ADDITION),
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(ordered))
 
 
 def runs(seeds: Sequence[int] = SEEDS) -> list[RunConfig]:

@@ -14,6 +14,9 @@ from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.procedures.base import BLOCK_ITEMS, Items, Procedure, Split
 
+EVALUATION_SEED = 0
+"""Validation and test items are those of this seed in every run: they are crossed with the seeds of the models."""
+
 EVALUATION_BATCH = 256
 """Items that are evaluated at once; small enough for the cache."""
 
@@ -112,7 +115,15 @@ def check_fit(cfg: ModelConfig, procedure: Procedure, prefix: str = "") -> None:
         require(cfg.d_vocab == n_cells, f"{prefix}d_vocab", cfg.d_vocab, f"{n_cells}, one logit for each cell")
 
 
-def evaluation_batches(procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> list[Batch]:
-    """The first ``n_items`` of a split, which are the same for every training: always those of seed 0."""
-    items = procedure.items(n_items, seed=0, split=split, stage=stage)
-    return [Batch.of(items.take(slice(i, i + EVALUATION_BATCH))) for i in range(0, n_items, EVALUATION_BATCH)]
+def evaluation_items(procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> Items:
+    """The first ``n_items`` of a split: the same items for every training, whatever its seed.
+
+    Every validation and test draws its items here, so that a ceiling or a baseline of these items belongs to the
+    scores of a model on them.
+    """
+    return procedure.items(n_items, seed=EVALUATION_SEED, split=split, stage=stage)
+
+
+def evaluation_batches(items: Items) -> list[Batch]:
+    """The items in batches that are evaluated at once, in their order."""
+    return [Batch.of(items.take(slice(i, i + EVALUATION_BATCH))) for i in range(0, len(items), EVALUATION_BATCH)]

@@ -17,15 +17,15 @@ from mechproc.config import digest
 from mechproc.errors import StoreError, require
 from mechproc.model.config import MODEL_VERSION, ModelConfig
 from mechproc.model.state import State, check_state, dtype_of
-from mechproc.procedures.base import Procedure
+from mechproc.procedures.base import Items, Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.training.config import TrainingConfig
-from mechproc.training.data import TrainStream, check_fit, evaluation_batches
+from mechproc.training.data import TrainStream, check_fit, evaluation_batches, evaluation_items
 from mechproc.training.engines.base import Engine, ReferenceEngine
 from mechproc.training.evaluate import Score
 from mechproc.training.optimizer import Frozen
 from mechproc.training.schedule import checkpoint_steps, learning_rate
-from mechproc.training.sinks import Course, MemorySink, ResumePoint, Sink
+from mechproc.training.sinks import MemorySink, ResumePoint, Sink, TrainerState
 
 Progress = Callable[[int, int, float, float], None]
 """Told after each step: steps done, steps in all, the step's loss (nats), seconds left if nothing stops it before."""
@@ -45,7 +45,9 @@ class TrainingResult:
     stopped: Stopped
     """Why it ended: all steps made, no better validation for too long, or the accuracy asked for reached."""
     test: Score
-    """On the first ``n_test`` test items of the procedure's full range of lengths."""
+    """Scores on ``test_items``."""
+    test_items: Items
+    """The first ``n_test`` test items of the procedure's full range of lengths."""
 
 
 def train(
@@ -82,23 +84,23 @@ def train(
     sink = sink or MemorySink()
     fingerprint = _fingerprint(procedure, cfg, state, training, seed, frozen)
     worker = engine(cfg, state, training, seed, frozen)
-    course = _resumed(sink, fingerprint, worker)
+    trainer = _resumed(sink, fingerprint, worker)
     n_stages = procedure.lengths.n_stages
     validation = _Validation(procedure, training, worker)
-    test_items = evaluation_batches(procedure, training.n_test, "test")  # now, as a rule may have none to draw
+    test_items = evaluation_items(procedure, training.n_test, "test")  # now, as a rule may have none to draw
     checkpoints = frozenset(checkpoint_steps(training))
-    started, first_step = time.monotonic(), course.step
+    started, first_step = time.monotonic(), trainer.step
     saved = started
 
     with _interrupt_deferred() as interrupted, TrainStream(procedure, seed, training.batch_size) as stream:
         while True:
-            here, stopped = course, None
-            if course.step in checkpoints:
-                sink.checkpoint(course.step, cfg, worker.weights)
-            if course.step % training.evaluate_every == 0 or course.step == training.last_step:
-                score = validation.score(course.stage)
-                sink.row(_row(course, training, score))
-                course, stopped = _judged(course, score.token_accuracy, training, procedure)
+            here, stopped = trainer, None
+            if trainer.step in checkpoints:
+                sink.checkpoint(trainer.step, cfg, worker.weights)
+            if trainer.step % training.evaluate_every == 0 or trainer.step == training.last_step:
+                score = validation.score(trainer.stage)
+                sink.row(_row(trainer, training, score))
+                trainer, stopped = _judged(trainer, score.token_accuracy, training, procedure)
             if stopped or interrupted() is not None or time.monotonic() - saved >= resume_every_s:
                 # as it was before the validation, which is repeated
                 sink.save_resume(ResumePoint(fingerprint, here, worker.snapshot()))
@@ -107,17 +109,17 @@ def train(
                 raise interruption
             if stopped:
                 break
-            batch = stream.batch(course.step, course.stage if n_stages > 1 else None)
-            loss, norm = worker.step(batch, course.step)
-            course = dataclasses.replace(
-                course, step=course.step + 1, loss_sum=course.loss_sum + loss, norm_sum=course.norm_sum + norm
+            batch = stream.batch(trainer.step, trainer.stage if n_stages > 1 else None)
+            loss, norm = worker.step(batch, trainer.step)
+            trainer = dataclasses.replace(
+                trainer, step=trainer.step + 1, loss_sum=trainer.loss_sum + loss, norm_sum=trainer.norm_sum + norm
             )
             if progress:
-                per_step = (time.monotonic() - started) / (course.step - first_step)
-                progress(course.step, training.last_step, loss, per_step * (training.last_step - course.step))
+                per_step = (time.monotonic() - started) / (trainer.step - first_step)
+                progress(trainer.step, training.last_step, loss, per_step * (training.last_step - trainer.step))
 
-    test = worker.evaluate(test_items)
-    return TrainingResult(worker.snapshot().weights, course.step, course.stage, stopped, test)
+    test = worker.evaluate(evaluation_batches(test_items))
+    return TrainingResult(worker.snapshot().weights, trainer.step, trainer.stage, stopped, test, test_items)
 
 
 class _Validation:
@@ -130,18 +132,19 @@ class _Validation:
     def score(self, stage: int) -> Score:
         if stage != self.stage:
             of_stage = stage if self.procedure.lengths.n_stages > 1 else None
-            self.stage, self.batches = stage, evaluation_batches(self.procedure, self.n_items, "validation", of_stage)
+            items = evaluation_items(self.procedure, self.n_items, "validation", of_stage)
+            self.stage, self.batches = stage, evaluation_batches(items)
         return self.engine.evaluate(self.batches)
 
 
-def _row(course: Course, training: TrainingConfig, score: Score) -> dict[str, float | int | None]:
-    n_updates = course.step - course.last_row_step
+def _row(trainer: TrainerState, training: TrainingConfig, score: Score) -> dict[str, float | int | None]:
+    n_updates = trainer.step - trainer.last_row_step
     return {
-        "step": course.step,
-        "stage": course.stage,
-        "train_loss": course.loss_sum / n_updates if n_updates else None,
-        "gradient_norm": course.norm_sum / n_updates if n_updates else None,
-        "learning_rate": learning_rate(training, course.step),
+        "step": trainer.step,
+        "stage": trainer.stage,
+        "train_loss": trainer.loss_sum / n_updates if n_updates else None,
+        "gradient_norm": trainer.norm_sum / n_updates if n_updates else None,
+        "learning_rate": learning_rate(training, trainer.step),
         "loss": score.loss,
         "token_accuracy": score.token_accuracy,
         "item_accuracy": score.item_accuracy,
@@ -149,26 +152,26 @@ def _row(course: Course, training: TrainingConfig, score: Score) -> dict[str, fl
 
 
 def _judged(
-    course: Course, accuracy: float, training: TrainingConfig, procedure: Procedure
-) -> tuple[Course, Stopped | None]:
+    trainer: TrainerState, accuracy: float, training: TrainingConfig, procedure: Procedure
+) -> tuple[TrainerState, Stopped | None]:
     """What a validation changes: a new stage, the best accuracy, or the end."""
-    better = course.best is None or accuracy > course.best
-    best, stale = (accuracy, 0) if better else (course.best, course.stale + 1)
-    stage, lengths = course.stage, procedure.lengths
+    better = trainer.best is None or accuracy > trainer.best
+    best, stale = (accuracy, 0) if better else (trainer.best, trainer.stale + 1)
+    stage, lengths = trainer.stage, procedure.lengths
     on_last_stage = stage == lengths.n_stages - 1
     if isinstance(lengths, Curriculum) and not on_last_stage and accuracy >= lengths.threshold:
         stage, best, stale = stage + 1, None, 0  # other items: accuracies cannot be compared
     after = dataclasses.replace(
-        course,
+        trainer,
         stage=stage,
         best=best,
         stale=stale,
-        n_rows=course.n_rows + 1,
+        n_rows=trainer.n_rows + 1,
         loss_sum=0.0,
         norm_sum=0.0,
-        last_row_step=course.step,
+        last_row_step=trainer.step,
     )
-    if course.step == training.last_step:
+    if trainer.step == training.last_step:
         return after, "steps"
     if on_last_stage and training.stop_at_accuracy is not None and accuracy >= training.stop_at_accuracy:
         return after, "accuracy"
@@ -177,19 +180,19 @@ def _judged(
     return after, None
 
 
-def _resumed(sink: Sink, fingerprint: str, engine: Engine) -> Course:
+def _resumed(sink: Sink, fingerprint: str, engine: Engine) -> TrainerState:
     """Where the training goes on; the engine and the sink's rows are put back to there."""
     point = sink.load_resume()
     if point is None:
         sink.cut_rows(0)
-        return Course()
+        return TrainerState()
     if point.training != fingerprint:
         raise StoreError(
-            f"the resume point after step {point.course.step} is of another training: other settings or weights"
+            f"the resume point after step {point.trainer.step} is of another training: other settings or weights"
         )
-    engine.restore(point.snapshot, point.course.step)
-    sink.cut_rows(point.course.n_rows)
-    return point.course
+    engine.restore(point.snapshot, point.trainer.step)
+    sink.cut_rows(point.trainer.n_rows)
+    return point.trainer
 
 
 def _fingerprint(

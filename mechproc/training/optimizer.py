@@ -94,7 +94,8 @@ class AdamW:
     def load(self, weights: State, exp_avg: State, exp_avg_sq: State, n_updates: int) -> None:
         """Go on from these weights and moments as after ``n_updates`` updates."""
         self.flat.copy_(self._flattened(weights))
-        self._exp_avg, self._exp_avg_sq = self._flattened(exp_avg), self._flattened(exp_avg_sq)
+        moments = (self._flattened(moment).to(self.flat.device) for moment in (exp_avg, exp_avg_sq))
+        self._exp_avg, self._exp_avg_sq = moments
         self._n_updates = n_updates
 
     def _named(self, flat: Shaped[Tensor, " n"]) -> State:

@@ -16,12 +16,14 @@ from mechproc.model.io import read_tensors, save_model, write_tensors
 from mechproc.model.state import State
 from mechproc.training.engines.base import Snapshot
 
+STATE_KEY = "course"
+"""The header field of a resume point that has the trainer's state."""
 Row = dict[str, Any]
 """One validation; the keys are described at ``mechproc.training.loop.train``."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Course(Config):
+class TrainerState(Config):
     """The place in a training, before what is done at ``step`` is done."""
 
     step: int = 0
@@ -47,7 +49,7 @@ class ResumePoint:
 
     training: str
     """Digest of the training that this is a point of; another one cannot go on from here."""
-    course: Course
+    trainer: TrainerState
     snapshot: Snapshot
 
 
@@ -170,9 +172,8 @@ class FolderSink:
                 os.fsync(file.fileno())
         snapshot = {f.name: getattr(point.snapshot, f.name) for f in dataclasses.fields(Snapshot)}
         tensors = {f"{group}/{name}": t for group, state in snapshot.items() for name, t in state.items()}
-        write_tensors(
-            self.resume_file, tensors, {"kind": "resume", "training": point.training, "course": point.course.to_dict()}
-        )
+        header = {"kind": "resume", "training": point.training, STATE_KEY: point.trainer.to_dict()}
+        write_tensors(self.resume_file, tensors, header)
 
     def load_resume(self) -> ResumePoint | None:
         if not self.resume_file.exists():
@@ -185,7 +186,7 @@ class FolderSink:
             for key, tensor in tensors.items():
                 group, name = key.split("/")
                 groups[group][name] = tensor
-            return ResumePoint(str(header["training"]), Course.from_dict(header["course"]), Snapshot(**groups))
+            return ResumePoint(str(header["training"]), TrainerState.from_dict(header[STATE_KEY]), Snapshot(**groups))
         except (KeyError, ValueError) as error:  # ValueError: a name without a group; ConfigError is one too
             raise StoreError(f"{self.resume_file} is not a whole resume point: {error}") from error
 

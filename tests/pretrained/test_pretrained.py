@@ -17,7 +17,7 @@ from mechproc.procedures import Procedure, Set, procedures
 from mechproc.runs.store import Store
 from mechproc.studies import masters, packing
 from mechproc.training.config import TrainingConfig
-from mechproc.training.data import evaluation_batches
+from mechproc.training.data import evaluation_batches, evaluation_items
 from mechproc.training.evaluate import evaluate
 
 SHORT = TrainingConfig(
@@ -126,7 +126,7 @@ def test_what_comes_along_is_what_its_card_says(rule: str):
     assert procedure == trained.procedure and ModelConfig.from_dict(card["model"]) == trained.model
     assert TrainingConfig.from_dict(card["training"]) == trained.training
     cfg, state = pretrained.pretrained_weights(rule, seed=0)
-    accuracy = evaluate(state, cfg, evaluation_batches(procedure, 500, "test")).token_accuracy
+    accuracy = evaluate(state, cfg, evaluation_batches(evaluation_items(procedure, 500, "test"))).token_accuracy
     assert accuracy == pytest.approx(card["donors"][0]["accuracy"], abs=0.03)
     assert card["mastered"] == [d["seed"] for d in card["donors"] if d["accuracy"] >= card["ceiling"] - 0.01]
 

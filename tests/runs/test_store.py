@@ -11,12 +11,17 @@ import torch
 from filelock import FileLock
 
 from mechproc.errors import StoreError
+from mechproc.model.config import ModelConfig
+from mechproc.procedures import KDyck, Uniform
 from mechproc.provenance import differences, provenance
+from mechproc.runs.config import RunConfig
 from mechproc.runs.execute import execute
 from mechproc.runs.executors import RunsFailedError, run_all
 from mechproc.runs.store import Store
 from mechproc.studies.set_to_haystack import donor, transfer
 from mechproc.threads import one_thread
+from mechproc.training import data
+from mechproc.training.config import TrainingConfig
 from mechproc.training.engines import choose
 
 
@@ -36,6 +41,19 @@ def test_a_run_leaves_a_whole_folder(tiny, store):
     n_correct, n_scored = store.test_items(run)
     assert n_correct.sum() / n_scored.sum() == pytest.approx(store.test(run)["accuracy"])
     assert set(provenance()) <= set(store.provenance(run))
+
+
+def test_ceiling_and_scores_are_those_of_the_same_items(store, monkeypatch):
+    """Whichever seed test items have: they are drawn once, and the ceiling of this rule differs between items."""
+    rule = KDyck(lengths=Uniform(6, 10, step=2), k=2)
+    model = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=rule.n_ctx, d_vocab=rule.d_vocab)
+    training = TrainingConfig(steps=1, batch_size=4, warmup_steps=0, n_validation=8, n_test=20)
+    monkeypatch.setattr(data, "EVALUATION_SEED", 5)
+    run = RunConfig(rule, model, training, 0)
+    execute(run, store)
+    items = rule.items(20, seed=5)
+    assert store.test(run)["ceiling"] == rule.ceiling(items) != rule.ceiling(rule.items(20))
+    assert store.test_items(run)[1].tolist() == items.scored.sum(1).tolist()
 
 
 def test_a_complete_run_is_not_run_again(tiny, store):

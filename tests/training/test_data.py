@@ -13,7 +13,7 @@ from mechproc.model.state import State
 from mechproc.procedures.base import Items, Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.procedures.sequences import Identity
-from mechproc.training.data import Batch, TrainStream, evaluation_batches
+from mechproc.training.data import Batch, TrainStream, evaluation_batches, evaluation_items
 from mechproc.training.evaluate import Score, evaluate
 
 
@@ -103,7 +103,7 @@ def test_seeds_and_stages_differ() -> None:
 
 
 def test_evaluation_items_are_those_of_seed_0(procedure: Procedure) -> None:
-    batches = evaluation_batches(procedure, 600, "test")
+    batches = evaluation_batches(evaluation_items(procedure, 600, "test"))
     assert [len(b) for b in batches] == [256, 256, 88]
     items = procedure.items(600, seed=0, split="test")
     assert equal(batches[1], Batch.of(items.take(slice(256, 512))))

@@ -61,7 +61,7 @@ class SavesAt(MemorySink):
         self.steps = steps
 
     def save_resume(self, point: ResumePoint) -> None:
-        if point.course.step in self.steps:
+        if point.trainer.step in self.steps:
             super().save_resume(point)
 
 
@@ -229,7 +229,7 @@ class Poisonable(ReferenceEngine):
 @pytest.mark.parametrize(
     ("poison", "message"),
     [
-        (Poisonable.poison_weights, "the loss is nan at step 5"),
+        (Poisonable.poison_weights, "a weight is not finite at step 5"),
         (Poisonable.poison_gradients, "the norm of the gradient is (inf|nan) at step 5"),
     ],
 )
@@ -266,14 +266,14 @@ def test_what_cannot_work_is_said_at_once(
 def test_test_items_that_cannot_be_drawn_are_said_before_the_first_step(
     procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = loop.evaluation_batches
+    draw = loop.evaluation_items
 
     def none_to_test(procedure: Procedure, n_items: int, split: str, *rest: Any) -> Any:
         if split == "test":
             raise ConfigError("the test split is empty")
         return draw(procedure, n_items, split, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "evaluation_batches", none_to_test)
+    monkeypatch.setattr(loop, "evaluation_items", none_to_test)
     with pytest.raises(ConfigError, match="the test split is empty"):
         train(procedure, cfg, state, training, 0, progress=at(1, crash))
 
@@ -318,7 +318,7 @@ def test_a_crash_costs_what_came_after_the_resume_point(
     # a point is saved when the next iteration begins, so the crash comes one step later
     with pytest.raises(PowerCutError):
         train(procedure, cfg, state, settings, 7, sink=sink, resume_every_s=0.0, progress=at(killed + 1, crash))
-    assert sink.resume is not None and sink.resume.course.step == saved
+    assert sink.resume is not None and sink.resume.trainer.step == saved
     n_steps: list[int] = []
     result = train(procedure, cfg, state, settings, 7, sink=sink, progress=lambda done, *_: n_steps.append(done))
     assert n_steps[0] == saved + 1
@@ -340,7 +340,7 @@ def test_ctrl_c_loses_nothing(uninterrupted: tuple[TrainingResult, MemorySink], 
         with pytest.raises(KeyboardInterrupt):
             train(procedure, cfg, state, settings, 7, sink=FolderSink(RunFolder(tmp_path)), progress=at(step, ctrl_c))
         point = FolderSink(RunFolder(tmp_path)).load_resume()
-        assert point is not None and point.course.step == step
+        assert point is not None and point.trainer.step == step
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     result = train(procedure, cfg, state, settings, 7, sink=FolderSink(RunFolder(tmp_path)))
     sink = MemorySink()
@@ -364,7 +364,7 @@ def test_ctrl_c_in_the_last_validation_loses_nothing(
     sink, undisturbed = Interrupting(), MemorySink()
     with pytest.raises(KeyboardInterrupt):
         train(procedure, cfg, state, training, 0, sink=sink)
-    assert sink.resume is not None and sink.resume.course.step == training.steps
+    assert sink.resume is not None and sink.resume.trainer.step == training.steps
     result = train(procedure, cfg, state, training, 0, sink=sink)
     assert bits_equal(result.state, train(procedure, cfg, state, training, 0, sink=undisturbed).state)
     assert sink.rows == undisturbed.rows
@@ -378,7 +378,7 @@ def test_sigterm_saves_a_resume_point_and_ends_the_process(
     with pytest.raises(SystemExit) as ended:
         train(procedure, cfg, state, settings, 7, sink=sink, progress=terminate)
     point = sink.load_resume()
-    assert ended.value.code == 143 and point is not None and point.course.step == 5
+    assert ended.value.code == 143 and point is not None and point.trainer.step == 5
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert bits_equal(train(procedure, cfg, state, settings, 7, sink=sink).state, uninterrupted[0].state)
 

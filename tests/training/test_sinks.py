@@ -12,9 +12,11 @@ from mechproc.model.io import write_tensors
 from mechproc.model.state import State
 from mechproc.runs.folder import RunFolder
 from mechproc.training.engines.base import Snapshot
-from mechproc.training.sinks import Course, FolderSink, ResumePoint
+from mechproc.training.sinks import FolderSink, ResumePoint, TrainerState
 
-COURSE = Course(step=7, stage=2, best=1 / 3, stale=1, n_rows=3, loss_sum=0.1 + 0.2, norm_sum=1e-17, last_row_step=5)
+TRAINER = TrainerState(
+    step=7, stage=2, best=1 / 3, stale=1, n_rows=3, loss_sum=0.1 + 0.2, norm_sum=1e-17, last_row_step=5
+)
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def sink(tmp_path: Path) -> FolderSink:
 
 def resume_point(state: State) -> ResumePoint:
     return ResumePoint(
-        "f00", COURSE, Snapshot(state, {n: t + 1 for n, t in state.items()}, {n: t * t for n, t in state.items()})
+        "f00", TRAINER, Snapshot(state, {n: t + 1 for n, t in state.items()}, {n: t * t for n, t in state.items()})
     )
 
 
@@ -55,7 +57,7 @@ def test_a_resume_point_comes_back(sink: FolderSink, state: State) -> None:
     assert sink.load_resume() is None
     sink.save_resume(resume_point(state))
     point = sink.load_resume()
-    assert point is not None and (point.training, point.course) == ("f00", COURSE)
+    assert point is not None and (point.training, point.trainer) == ("f00", TRAINER)
     for found, given in zip(vars(point.snapshot).values(), vars(resume_point(state).snapshot).values(), strict=True):
         assert found.keys() == given.keys() and all(torch.equal(found[n], given[n]) for n in given)
     sink.clear_resume()
@@ -69,7 +71,7 @@ def test_broken_resume_points_are_refused(sink: FolderSink, state: State, cfg: M
     sink.resume_file.write_bytes(whole[:-1])
     with pytest.raises(StoreError, match=r"resume\.safetensors cannot be read as safetensors"):
         sink.load_resume()
-    plain = {"kind": "resume", "training": "f00", "course": COURSE.to_dict()}
+    plain = {"kind": "resume", "training": "f00", "course": TRAINER.to_dict()}
     broken = {
         "another kind": ({"weights/a": torch.ones(1)}, plain | {"kind": "model"}),
         "unknown group": ({"momentum/a": torch.ones(1)}, plain),

@@ -199,15 +199,15 @@ def state_from(tensors: dict[str, torch.Tensor], cfg: ModelConfig, source: str) 
         tied = torch.equal(named.pop("lm_head.weight"), named.get("wte.weight", torch.empty(0)))
         require(tied, "tie_word_embeddings", True, f"False, as lm_head.weight differs from wte.weight in {source}")
     for name, sizes in {"wte.weight": (cfg.d_vocab, cfg.d_model), "wpe.weight": (cfg.n_ctx, cfg.d_model)}.items():
-        found = tuple(named[name].shape) if name in named else "missing"
-        if found != sizes:  # before shapes are computed from numbers that were read from a file
-            raise StoreError(f"{source}: tensor {name} is {found}, the config asks for {sizes}")
+        shape = tuple(named[name].shape) if name in named else "missing"
+        if shape != sizes:  # before shapes are computed from numbers that were read from a file
+            raise StoreError(f"{source}: tensor {name} is {shape}, the config asks for {sizes}")
     shapes = {name: torch.empty(shape, device="meta") for name, shape in tensor_shapes(cfg).items()}
     expected = {n.removeprefix("transformer."): tuple(t.shape) for n, t in _tensors_from(shapes, cfg).items()}
     for name in sorted(expected.keys() | named.keys()):
-        found = tuple(named[name].shape) if name in named else "missing"
-        if found != expected.get(name):
-            raise StoreError(f"{source}: tensor {name} is {found}, the config asks for {expected.get(name, 'none')}")
+        shape = tuple(named[name].shape) if name in named else "missing"
+        if shape != expected.get(name):
+            raise StoreError(f"{source}: tensor {name} is {shape}, the config asks for {expected.get(name, 'none')}")
     state = {ours: named[theirs] for ours, theirs in TOP_TENSORS.items()}
     for layer in range(cfg.n_layers):
         ours, theirs = f"blocks.{layer}", f"h.{layer}"

@@ -16,14 +16,14 @@ from mechproc.training.engines.base import Engine, ReferenceEngine
 from mechproc.training.engines.cpu.build import KernelUnavailableError, library, source_digest
 from mechproc.training.engines.cpu.engine import CpuEngine
 from mechproc.training.engines.cpu.kernel import refusal
-from mechproc.training.engines.parity import fault
+from mechproc.training.engines.parity import mismatch
 from mechproc.training.engines.torch import TorchEngine
 
 EngineName = Literal["auto", "reference", "torch", "cpu"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
+class EngineChoice:
     """An engine for ``mechproc.training.loop.train`` and what provenance records of it."""
 
     make: Callable[..., Engine]
@@ -39,7 +39,7 @@ class Chosen:
         return self.name if self.lanes is None else f"{self.name} {source_digest()}, {self.lanes} lanes"
 
 
-def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: str = "cpu") -> Chosen:
+def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: str = "cpu") -> EngineChoice:
     """The engine of that name; ``auto`` takes the CPU kernel where it works and says why where it does not.
 
     ``device`` is torch's name of one, such as ``"cuda"``; on any other than the CPU only ``torch`` trains. Raises
@@ -55,27 +55,27 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
         require(name in ("auto", "torch"), "engine", name, f"'torch' on device {device!r}")
     if name == "torch" or device != "cpu":
         make = functools.partial(TorchEngine, device=device)
-        if device.startswith("mps") and (reason := _fault_on(device)):
+        if device.startswith("mps") and (reason := _mismatch_on(device)):
             raise ConfigError(f"device = {device!r} is not allowed: it does not compute what the CPU does ({reason})")
-        return Chosen(make, "torch")
+        return EngineChoice(make, "torch")
     if name == "reference":
-        return Chosen(ReferenceEngine, "reference")
+        return EngineChoice(ReferenceEngine, "reference")
     reason = refusal(cfg)
     if reason is None:
         try:
             lanes: int = library().mechproc_lanes()
-            return Chosen(functools.partial(CpuEngine, threads=threads, lanes=lanes), "cpu", lanes)
+            return EngineChoice(functools.partial(CpuEngine, threads=threads, lanes=lanes), "cpu", lanes)
         except KernelUnavailableError as error:
             reason = str(error)
     if name == "cpu":
         raise ConfigError(f"engine = 'cpu' is not allowed: {reason}")
-    return Chosen(TorchEngine, "torch", hint=reason)
+    return EngineChoice(TorchEngine, "torch", hint=reason)
 
 
 @functools.cache
-def _fault_on(device: str) -> str | None:
+def _mismatch_on(device: str) -> str | None:
     """Silent wrong results are known of this kind of device: it has to show once in a process that it has none."""
-    return fault(functools.partial(TorchEngine, device=device))
+    return mismatch(functools.partial(TorchEngine, device=device))
 
 
 def _check_device(device: str) -> None:

@@ -22,15 +22,15 @@ UPDATE_TOLERANCE = 1e-2
 CFG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=13, d_vocab=10)
 
 
-def fault(make: Callable[..., Engine]) -> str | None:
+def mismatch(make: Callable[..., Engine]) -> str | None:
     """In one line, where the engine departs from the reference or fails; ``None`` where it does neither."""
     try:
-        return _departure(make)
+        return _first_difference(make)
     except Exception as error:  # of a device: out of memory, an operation that it lacks, a driver that is broken
         return f"it fails with {type(error).__name__}: {first_line(error)}"
 
 
-def _departure(make: Callable[..., Engine]) -> str | None:
+def _first_difference(make: Callable[..., Engine]) -> str | None:
     procedure = Identity(lengths=Uniform(2, 6), n_symbols=8)
     training = TrainingConfig(steps=2, batch_size=40, warmup_steps=0, clip_norm=None)
     rng = np.random.default_rng(0)

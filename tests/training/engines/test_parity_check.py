@@ -18,7 +18,7 @@ from mechproc.training.data import Batch
 from mechproc.training.engines import choice, choose
 from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.engines.cpu import build
-from mechproc.training.engines.parity import CFG, fault
+from mechproc.training.engines.parity import CFG, mismatch
 
 
 class WrongLoss(ReferenceEngine):
@@ -68,7 +68,7 @@ class OutOfMemory(ReferenceEngine):
 
 @pytest.mark.parametrize("name", ["reference", "torch", "auto"])
 def test_the_engines_pass(name: str):
-    assert fault(choose(name, CFG).make) is None
+    assert mismatch(choose(name, CFG).make) is None
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_the_engines_pass(name: str):
     ],
 )
 def test_wrong_engines_are_named(engine: type[ReferenceEngine], said: str):
-    assert said in (fault(engine) or "")
+    assert said in (mismatch(engine) or "")
 
 
 def test_mps_is_refused_unless_it_computes_what_the_reference_does(monkeypatch: pytest.MonkeyPatch):
     """There need not be such a device here: what is found on it is put in its place."""
     monkeypatch.setattr(choice, "_check_device", lambda device: None)
-    monkeypatch.setattr(choice, "_fault_on", lambda device: "its gradient of embed.W_E is off")
+    monkeypatch.setattr(choice, "_mismatch_on", lambda device: "its gradient of embed.W_E is off")
     with pytest.raises(ConfigError, match="device = 'mps' is not allowed: it does not compute what the CPU does"):
         choose("auto", CFG, device="mps")
-    monkeypatch.setattr(choice, "_fault_on", lambda device: None)
+    monkeypatch.setattr(choice, "_mismatch_on", lambda device: None)
     assert choose("auto", CFG, device="mps").name == "torch"
 
 
@@ -129,7 +129,7 @@ def test_doctor_names_what_cannot_be_imported(tmp_path: Path):
 
 
 def test_doctor_fails_when_an_engine_is_wrong(capsys, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mechproc.training.engines.parity.fault", lambda make: "its loss is off")
+    monkeypatch.setattr("mechproc.training.engines.parity.mismatch", lambda make: "its loss is off")
     assert main(["doctor"]) == 1
     assert "WRONG: its loss is off" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.state import State
 from mechproc.procedures.base import Procedure
 from mechproc.training.config import TrainingConfig
-from mechproc.training.data import TrainStream, evaluation_batches
+from mechproc.training.data import TrainStream, evaluation_batches, evaluation_items
 from mechproc.training.engines import torch as torch_engine
 from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.engines.torch import TorchEngine
@@ -57,7 +57,7 @@ def test_a_snapshot_goes_on_with_the_same_bits(
 def test_scores_are_those_of_the_reference(
     procedure: Procedure, cfg: ModelConfig, training: TrainingConfig, state: State
 ):
-    batches = evaluation_batches(procedure, 100, "test")
+    batches = evaluation_batches(evaluation_items(procedure, 100, "test"))
     one = TorchEngine(cfg, state, training, 0).evaluate(batches)
     other = ReferenceEngine(cfg, state, training, 0).evaluate(batches)
     assert one.loss == other.loss and (one.n_correct == other.n_correct).all()
@@ -68,6 +68,6 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_changes_nothing(
 ):
     state["unembed.W_U"].fill_(torch.nan)
     engine = TorchEngine(cfg, state, training, 0)
-    with pytest.raises(TrainingError, match="the loss is nan at step 7"):
+    with pytest.raises(TrainingError, match="a weight is not finite at step 7"):
         engine.step(TrainStream(procedure, 0, 20).batch(0, None), 7)
     assert torch.equal(engine.weights["blocks.0.mlp.W_in"], state["blocks.0.mlp.W_in"])

@@ -102,7 +102,7 @@ def _checked(lanes: int | None) -> int:
 
 
 def _build(lanes: int, path: Path) -> None:
-    compilers = [found for name in COMPILERS if (found := shutil.which(name))]
+    compilers = [compiler for name in COMPILERS if (compiler := shutil.which(name))]
     if not compilers:
         raise KernelUnavailableError(
             "the CPU kernel needs a C++ compiler: none of c++, g++, clang++, clang is installed (try: apt install g++)"
@@ -115,7 +115,7 @@ def _build(lanes: int, path: Path) -> None:
             f"the CPU kernel cannot be kept in {path.parent}: {error.strerror} (set XDG_CACHE_HOME)"
         ) from None
     os.close(handle)
-    unfinished, said = Path(name), ""
+    unfinished, failure = Path(name), ""
     try:
         for compiler in compilers:
             done = subprocess.run(
@@ -125,8 +125,8 @@ def _build(lanes: int, path: Path) -> None:
                 unfinished.chmod(0o755)
                 unfinished.replace(path)
                 return
-            said = said or f"{compiler}: {_one_line(done.stderr)}"
-        raise KernelUnavailableError(f"the CPU kernel did not compile: {said}")
+            failure = failure or f"{compiler}: {_one_line(done.stderr)}"
+        raise KernelUnavailableError(f"the CPU kernel did not compile: {failure}")
     except OSError as error:
         raise KernelUnavailableError(f"the CPU kernel did not compile: {_one_line(str(error))}") from None
     finally:

@@ -11,7 +11,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.state import State
 from mechproc.procedures.base import Procedure
 from mechproc.training.config import TrainingConfig
-from mechproc.training.data import TrainStream, evaluation_batches
+from mechproc.training.data import TrainStream, evaluation_batches, evaluation_items
 from mechproc.training.engines import CpuEngine, choice, choose
 from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.engines.cpu import build
@@ -44,7 +44,7 @@ def test_steps_are_those_of_the_reference(
 def test_evaluation_is_that_of_the_reference(
     procedure: Procedure, cfg: ModelConfig, training: TrainingConfig, state: State, lanes: int
 ):
-    batches = evaluation_batches(procedure, 300, "test")
+    batches = evaluation_batches(evaluation_items(procedure, 300, "test"))
     one = CpuEngine(cfg, state, training, 0, lanes=lanes).evaluate(batches)
     other = evaluate(state, cfg, batches)
     assert one.loss == pytest.approx(other.loss, rel=1e-5)
@@ -74,7 +74,8 @@ def test_the_loop_trains_with_it(
     engine = functools.partial(CpuEngine, lanes=lanes, threads=2)
     result = train(procedure, cfg, state, training, 0, engine=engine)
     reference = train(procedure, cfg, state, training, 0)
-    assert result.test.loss < 0.9 * evaluate(state, cfg, evaluation_batches(procedure, 70, "test")).loss
+    assert result.test_items.tokens.tolist() == procedure.items(training.n_test, split="test").tokens.tolist()
+    assert result.test.loss < 0.9 * evaluate(state, cfg, evaluation_batches(result.test_items)).loss
     assert result.test.loss == pytest.approx(reference.test.loss, rel=1e-2)
 
 
