@@ -41,7 +41,7 @@ def senders(cfg: ModelConfig, receiver: str = LOGITS) -> list[str]:
 
     Errors: ``PartError`` for a receiver that does not exist.
     """
-    layer, module = _place(receiver, cfg)
+    layer, module = place_of(receiver, cfg)
     names = ["embed", "pos"]
     for earlier in range(min(layer + 1, cfg.n_layers)):
         if earlier < layer or module == "mlp":
@@ -67,7 +67,7 @@ def edges(cfg: ModelConfig) -> list[Edge]:
 
 def read_by(receiver: str, cfg: ModelConfig) -> str:
     """The hook of the residual stream that a receiver reads."""
-    layer, module = _place(receiver, cfg)
+    layer, module = place_of(receiver, cfg)
     if receiver == LOGITS:
         return f"blocks.{cfg.n_layers - 1}.hook_resid_post"
     return f"blocks.{layer}.hook_resid_{'mid' if module == 'mlp' else 'pre'}"
@@ -102,6 +102,11 @@ class EdgePatcher:
         before, after = contributions(clean), contributions(corrupt)
         self.differences = {name: after[name] - before[name] for name in before}
 
+    def difference(self, sent: Sequence[str]) -> Tensor:
+        """What the contributions of ``sent`` are together in the corrupt run, less those in the clean one,
+        [item, pos, d_model]."""
+        return torch.stack([self.differences[sender] for sender in sent]).sum(0)
+
     def input_of(self, receiver: str, sent: Sequence[str], positions: Positions = None) -> Tensor:
         """The residual stream that the receiver reads, with the contributions of ``sent`` replaced at ``positions``.
 
@@ -112,7 +117,7 @@ class EdgePatcher:
             if sender not in known:
                 raise PartError(f"{sender!r} does not write before {receiver!r} reads{nearest(sender, known)}")
         require(len(set(sent)) == len(sent) > 0, "senders", list(sent), "at least one, each once")
-        difference = torch.stack([self.differences[sender] for sender in sent]).sum(0)
+        difference = self.difference(sent)
         if positions is not None:
             places = np.broadcast_to(np.asarray(positions), (len(difference), np.asarray(positions).shape[-1]))
             mask = torch.zeros(difference.shape[:2], dtype=difference.dtype, device=difference.device)
@@ -126,7 +131,7 @@ class EdgePatcher:
         ``positions`` are those of the residual stream that is read. Not for ``logits``, which ``logits`` gives.
         """
         require(receiver != LOGITS, "receiver", receiver, "a head's q, k or v, or an MLP; logits() gives the logits")
-        weights, (layer, module) = self.clean.weights, _place(receiver, self.cfg)
+        weights, (layer, module) = self.clean.weights, place_of(receiver, self.cfg)
         residual = self.input_of(receiver, sent, positions)
         if module == "mlp":
             post = weights.act(weights.hidden(layer, weights.norm(f"blocks.{layer}.ln2", residual)))
@@ -148,7 +153,7 @@ class EdgePatcher:
         ``tolerance`` is relative to the largest number of the residual stream (or 1).
         """
         for receiver in receivers(self.cfg):
-            module = _place(receiver, self.cfg)[1]
+            module = place_of(receiver, self.cfg)[1]
             if module.startswith("H") and not receiver.endswith("H0.q"):
                 continue  # all heads of a layer read the same residual stream
             whole = self.input_of(receiver, senders(self.cfg, receiver))
@@ -158,8 +163,11 @@ class EdgePatcher:
                 raise RuntimeError(f"all edges into {receiver} miss its corrupt input by {worst}; do not trust an edge")
 
 
-def _place(receiver: str, cfg: ModelConfig) -> tuple[int, str]:
-    """Layer, and ``"mlp"``, a head such as ``"H2"``, or ``""`` for the logits, which lie behind the last layer."""
+def place_of(receiver: str, cfg: ModelConfig) -> tuple[int, str]:
+    """The layer of a receiver and ``"mlp"``, a head such as ``"H2"``, or ``""`` for the logits, behind the last layer.
+
+    Errors: ``PartError`` for a receiver that does not exist.
+    """
     known = receivers(cfg)
     if receiver not in known:
         raise PartError(f"{receiver!r} is not a receiver of this model{nearest(receiver, known)}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from mechproc.procedures.base import Items, Procedure
 
 Layout = tuple[int, bytes]
 """Number of tokens, and the scored positions."""
+Tokens = Literal["changed", "unchanged", "all"]
+"""Which scored tokens of pairs count: see ``asked``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,30 @@ def minimal_pairs(procedure: Procedure, kind: str, n: int, *, seed: int = 0) -> 
         require(len(alike) == n, f"pairs of kind {kind!r}", f"{len(alike)} of equal layout", f"{n} of {4 * n}")
         clean, corrupt = clean.take(alike), corrupt.take(alike)
     return Pairs(clean, corrupt)
+
+
+def asked(pairs: Pairs, tokens: Tokens) -> tuple[np.ndarray, Pairs]:
+    """The pairs that have a scored token that counts, int64 [pair], and these pairs with no other token scored.
+
+    ``"changed"``: tokens whose right answer differs between the two items, once something before it differs (before
+    that the runs of a causal model are the same); ``"unchanged"``: tokens whose answer is the same, once something
+    differs; ``"all"``: every scored token. Errors: ``ConfigError`` where no pair has one.
+    """
+    require(tokens in get_args(Tokens), "tokens", tokens, f"one of {', '.join(get_args(Tokens))}")
+    clean, corrupt = pairs.clean, pairs.corrupt
+    if tokens == "all":
+        return np.arange(len(pairs)), pairs
+    differs = clean.tokens != corrupt.tokens
+    if clean.vectors is not None and corrupt.vectors is not None:
+        differs = (clean.vectors != corrupt.vectors).any(-1)
+    begun = np.logical_or.accumulate(differs, axis=1)
+    answer_differs = np.roll(differs, -1, axis=1)
+    counts = clean.scored & begun & (answer_differs == (tokens == "changed"))
+    kept = np.flatnonzero(counts.any(axis=1))
+    what = f"pairs with a scored token whose answer is {tokens}"
+    require(len(kept) > 0, "tokens", tokens, f"{what}: of these {len(pairs)} none has one")
+    narrowed = (dataclasses.replace(block, scored=counts).take(kept) for block in (clean, corrupt))
+    return kept, Pairs(*narrowed)
 
 
 def own_items(tokens: Any, n_tokens: Any = None, scored: Any = None, vectors: Any = None) -> Items:
@@ -153,8 +179,13 @@ def derangement(groups: list[Layout], seed: int) -> np.ndarray:
 
 def longest_first(block: Items) -> Items:
     """The same items, sorted by their last scored position, so that batches lose much when they are ``cut``."""
+    return block.take(order_of_length(block))
+
+
+def order_of_length(block: Items) -> np.ndarray:
+    """The items by their last scored position, the last first, int64 [item]; equal ones keep their order."""
     last_scored = block.scored.shape[1] - 1 - block.scored[:, ::-1].argmax(axis=1)
-    return block.take(np.argsort(-last_scored, kind="stable"))
+    return np.argsort(-last_scored, kind="stable")
 
 
 def cut(block: Items) -> Items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from analyses.interventions.activations import Activations, means, narrow
-from analyses.interventions.items import Pairs, cut, derangement, layouts, minimal_pairs
+from analyses.interventions.items import Pairs, cut, derangement, layouts, minimal_pairs, order_of_length
 from analyses.interventions.patch import Positions
 from analyses.interventions.trace import Trace, Weights, trace
 from mechproc.errors import ConfigError, require
@@ -36,10 +37,16 @@ class Ablated:
     positions: np.ndarray | None = None
     """Where a part is replaced: [k], or [item, k]; everywhere when ``None``."""
 
+    @functools.cached_property
+    def pairs(self) -> Pairs:
+        """The items with their corrupt partners. Errors: ``ConfigError`` where they have none."""
+        if self.corrupt is None:
+            raise ConfigError("items have no corrupt partners: give Pairs")
+        return Pairs(self.items, self.corrupt)
+
     def take(self, kept: np.ndarray, positions: Positions) -> Ablated:
         """The items ``kept``, longest first, with ``positions`` given in the order of all items."""
-        order = np.argsort(_rank(self.items.take(kept)), kind="stable")
-        kept = kept[order]
+        kept = kept[order_of_length(self.items.take(kept))]
         places = None if positions is None else np.asarray(positions)
         if places is not None:
             n, width = self.items.tokens.shape
@@ -136,8 +143,3 @@ def _partners(items: Items, index: np.ndarray) -> Items:
     partners = items.take(index)
     Pairs(items, partners)  # which names a pair of unequal layouts
     return partners
-
-
-def _rank(items: Items) -> np.ndarray:
-    """What sorts items by their last scored position, longest first."""
-    return -(items.scored.shape[1] - 1 - items.scored[:, ::-1].argmax(axis=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from analyses.interventions.items import cut, longest_first, own_items
+from analyses.interventions.items import cut, longest_first, minimal_pairs, own_items
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import init_state
@@ -46,3 +46,13 @@ def items(kind: str, n: int = 12, start: int = 0) -> Items:
     vectors = (rng.random((n, 6, 5)) < 0.5).astype(np.float32)
     lengths = np.array([6, 5, 4] * (n // 3))
     return cut(longest_first(own_items(np.zeros((n, 6), dtype=np.int64), lengths, vectors=vectors)))
+
+
+def pairs(kind: str) -> tuple[Items, Items]:
+    """Clean items and partners of the same layout."""
+    if kind != "vectors":
+        both = minimal_pairs(TASK, "answer", 6)
+        return both.clean, both.corrupt
+    clean = items(kind, 6)
+    other = Items(clean.tokens, clean.n_tokens, clean.scored, {}, 1 - clean.vectors)
+    return clean, other

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analyses.interventions.edges import Edge, EdgePatcher, edges, receivers, senders
-from analyses.interventions.items import Pairs, inputs, minimal_pairs
+from analyses.interventions.items import Pairs
 from analyses.interventions.patch import run_with_patches
 from analyses.interventions.sweep import sweep
 from analyses.interventions.trace import Weights, at, trace
@@ -15,60 +15,13 @@ from mechproc.errors import ConfigError, PartError
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
 
-from .grid import GRID, TASK, items, model
-
-
-def pairs(kind: str) -> tuple[Items, Items]:
-    """Clean items and partners of the same layout."""
-    if kind != "vectors":
-        both = minimal_pairs(TASK, "answer", 6)
-        return both.clean, both.corrupt
-    clean = items(kind, 6)
-    other = Items(clean.tokens, clean.n_tokens, clean.scored, {}, 1 - clean.vectors)
-    return clean, other
+from .grid import GRID, TASK, model, pairs
+from .replica import Replica
 
 
 def patcher(ours: HookedTransformer, clean: Items, corrupt: Items) -> EdgePatcher:
     weights = Weights.of(ours)
     return EdgePatcher(trace(weights, clean), trace(weights, corrupt))
-
-
-class Replica:
-    """The same from hooks alone: logits [item, pos, d_vocab] with one edge replaced."""
-
-    def __init__(self, ours: HookedTransformer, clean: Items, corrupt: Items) -> None:
-        self.model = HookedTransformer(ours.cfg, ours.state())  # a copy, whose switches are on
-        self.model.set_use_attn_result(True)
-        self.model.set_use_split_qkv_input(True)
-        self.model.set_use_hook_mlp_in(not ours.cfg.attn_only)
-        self.inputs = inputs(clean, ours.cfg)
-        self.before = self.model.run_with_cache(self.inputs, return_cache_object=False)[1]
-        self.after = self.model.run_with_cache(inputs(corrupt, ours.cfg), return_cache_object=False)[1]
-
-    def written(self, sender: str, cache: dict[str, torch.Tensor]) -> torch.Tensor:
-        if sender in ("embed", "pos"):
-            return cache["hook_embed" if sender == "embed" else "hook_pos_embed"]
-        layer, part = sender[1:].split(".")
-        if part == "b_O":
-            return torch.zeros_like(cache["hook_embed"])  # the same in both runs
-        name = f"blocks.{layer}"
-        return (
-            cache[f"{name}.hook_mlp_out"] if part == "mlp" else cache[f"{name}.attn.hook_result"][:, :, int(part[1:])]
-        )
-
-    def __call__(self, edge: Edge) -> torch.Tensor:
-        difference = self.written(edge.sender, self.after) - self.written(edge.sender, self.before)
-        if edge.receiver == "logits":
-            name, head = f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post", None
-        else:
-            layer, part = edge.receiver[1:].split(".")[:2]
-            head = None if part == "mlp" else int(part[1:])
-            name = f"blocks.{layer}.hook_{'mlp_in' if part == 'mlp' else edge.receiver[-1] + '_input'}"
-
-        def add(x: torch.Tensor, hook: object) -> None:
-            (x if head is None else x[:, :, head]).add_(difference)
-
-        return self.model.run_with_hooks(self.inputs, fwd_hooks=[(name, add)])
 
 
 @pytest.mark.parametrize("kind", GRID)
