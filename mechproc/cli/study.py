@@ -1,4 +1,4 @@
-"""``mechproc study list|plan|run|results|claims``: studies by name or from a file."""
+"""``mechproc study list|plan|run|results|claims|compare-paper``: studies by name or from a file."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ def add(subparsers: Any) -> None:
         action.add_argument("study", metavar="NAME|FILE.py", nargs=several, help="a study's name, or a file")
         action.add_argument("--scale", choices=["laptop", "paper"], help="size of the study (default: its own)")
         action.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default: the study's own)")
-        action.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-        action.add_argument(
-            "--records", type=Path, default=Path("results/records"), help="records of runs (default: results/records)"
-        )
+        _add_places(action)
         if name in ("plan", "run"):
             action.add_argument("--only", default="*", metavar="PATTERN", help="only arms with such a name: 'set*'")
             action.add_argument("--workers", type=int, help="processes (default: one for each core)")
@@ -39,13 +36,24 @@ def add(subparsers: Any) -> None:
             action.add_argument("--measure", action="append", help="such as 'steps to 0.5' (default: as compared)")
             action.add_argument("--csv", type=Path, help="write one row for each run to this file")
             action.add_argument("--parquet", type=Path, help="the same as Parquet")
+    compare = actions.add_parser("compare-paper", help="every accuracy that the paper reports, beside ours")
+    _add_places(compare)
+    compare.add_argument("--csv", type=Path, help="write one row for each cell and seed to this file")
+    compare.add_argument("--write", type=Path, metavar="PAGE.md", help="put the table between the marks of this page")
     parser.set_defaults(run=run)
+
+
+def _add_places(action: Any) -> None:
+    action.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    action.add_argument(
+        "--records", type=Path, default=Path("results/records"), help="records of runs (default: results/records)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
     actions = {"list": _list, "plan": _plan, "run": _run, "results": _results, "claims": _claims}
-    return actions[args.action](args)
+    return (actions | {"compare-paper": _compare_paper})[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -165,6 +173,27 @@ def _claims(args: argparse.Namespace) -> int:
         f"claims declared: {declared}, with all of their seeds: {complete}, decided: {decided}. A wrong word is said "
         f"of a claim with a probability of at most 5 %: at most {0.05 * complete:.2g} wrong words are to be expected."
     )
+    return 0
+
+
+def _compare_paper(args: argparse.Namespace) -> int:
+    from mechproc.runs.store import Store
+    from mechproc.studies import paper_page
+    from mechproc.studies.compare_paper import compare
+
+    compared = compare(Store(args.store, args.records))
+    print(f"{'start':32}{'task':20}{'theirs':>8}  {'ours [95 % interval]':24}{'seeds':>6}  word")
+    for each in compared:
+        cell, ours = each.cell, paper_page.ours(each)
+        theirs = f"{100 * cell.accuracy:.1f}"
+        print(f"{cell.initialisation:32}{cell.task:20}{theirs:>8}  {ours:24}{len(each.seeds):>6}  {each.word}")
+        if each.accuracies:
+            print(f"{'':32}{each.arm}: " + ", ".join(f"{100 * accuracy:.1f}" for accuracy in each.accuracies))
+    print(paper_page.summary(compared))
+    if args.csv:
+        paper_page.table(compared).to_csv(args.csv, index=False)
+    if args.write:
+        paper_page.write(args.write, compared)
     return 0
 
 

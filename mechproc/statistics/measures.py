@@ -1,11 +1,12 @@
 """What is compared between trainings: the measures, by name, and how each is computed from what a run records.
 
     accuracy         token accuracy on the test items
+    loss             cross-entropy on the test items, in nats for each scored token
     digits           answer digits that are predicted, of arithmetic tasks
     loss area        mean validation loss along the training
     steps to 0.5     first validation at which token accuracy was at least 0.5, restricted to the budget
 
-All but the first look along the training, and do not depend on where the last step falls. ``steps to X`` is the
+The last two look along the training, and do not depend on where the last step falls. ``steps to X`` is the
 restricted crossing time: a run that did not cross within its budget counts with the budget, so that differences are
 paired differences of restricted mean times (Royston and Parmar 2013).
 """
@@ -44,6 +45,13 @@ _MEASURES = {
         True,
         "higher: more of the scored tokens are predicted",
         "whether more training would have closed the gap: it is a speed at a fixed budget",
+    ),
+    "loss": Measure(
+        "loss",
+        "nats",
+        False,
+        "lower: the scored tokens are given a higher probability",
+        "how many of the tokens are predicted: a few sure mistakes can cost more than many doubtful hits gain",
     ),
     "digits": Measure(
         "digits",

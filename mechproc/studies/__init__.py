@@ -10,5 +10,7 @@ STUDIES = {
     "confounders": "confounders",
     "faster-or-better": "faster_or_better",
     "width": "width",
+    "language": "language",
+    "multiplication": "multiplication",
 }
 """Name of a study -> its module; ``mechproc.studies.registry`` loads it."""

@@ -211,8 +211,8 @@ def table(study: Study, store: Store) -> pd.DataFrame:
 def _value(what: Measure, run: RunConfig | None, store: Store) -> float:
     if run is None:
         return float("nan")
-    if what.name == "accuracy":
-        return store.test(run)["accuracy"]
+    if what.name in ("accuracy", "loss"):
+        return store.test(run)[what.name]
     if what.name == "digits":
         return _digits(run, store)
     metrics = store.metrics(run)

@@ -9,10 +9,12 @@ from mechproc.runs.config import RunConfig
 from mechproc.runs.store import Store
 from mechproc.statistics.claims import CLAIM_SEEDS
 from mechproc.studies import STUDIES
-from mechproc.studies.registry import about, load, scales
+from mechproc.studies.registry import about, load, module, scales
 from mechproc.studies.scales import SEEDS, scale_of
 
 SCALED = [name for name in STUDIES if name not in ("set-to-haystack", "transferable")]
+SIZED = ("language", "multiplication")
+"""Studies whose tasks are not those of the scales."""
 
 
 @pytest.mark.parametrize("scale", ["laptop", "paper"])
@@ -22,7 +24,7 @@ def test_studies_are_planned_on_the_seeds_of_verdicts(name, scale):
     assert study.seeds == SEEDS and len(SEEDS) == CLAIM_SEEDS
     assert all(family.descriptive for family in study.families)  # words are for claims alone
     assert study.claims and study.question == about(name)
-    size = scale_of(scale)
+    size = module(name).size_of(scale) if name in SIZED else scale_of(scale)
     for _, run in study.runs:
         assert run.procedure in size.tasks.values()
         for donor in run.donors.values():
