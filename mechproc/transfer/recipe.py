@@ -7,6 +7,7 @@ arms of one seed start from the same fresh weights: what a recipe does not touch
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import Literal
 
@@ -160,6 +161,7 @@ def _positions_move(recipe: Recipe, cfg: ModelConfig, donor: ModelConfig) -> boo
     return recipe.positions == "donor" or (recipe.positions == "donor-if-whole" and whole)
 
 
+@functools.lru_cache(maxsize=512)  # a study asks the same of every seed
 def _movable(part: str, name: str, cfg: ModelConfig, donor: ModelConfig) -> Selection:
     """What ``part`` selects, if it is the same in the donor."""
     selection = select(part, cfg)
