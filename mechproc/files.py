@@ -38,6 +38,39 @@ def atomic_write(path: str | Path, content: bytes) -> None:
             temporary.unlink()
 
 
+def append(path: str | Path, content: bytes, *, at: int | None = None, sync: bool = False) -> None:
+    """Add ``content`` at the end of a file, which is made if need be, or behind its first ``at`` bytes.
+
+    What fails, as on a full disk, leaves the file as long as it was; a process that is killed may leave a part, which
+    readers have to tell from a whole line. ``sync``: return when it is on the disk. Raises ``StoreError``.
+    """
+    path = Path(path)
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            end = size if at is None else min(at, size)
+            file.truncate(end)
+            try:
+                written = 0
+                while written < len(content):
+                    written += file.write(content[written:])
+                if sync:
+                    os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def sync(path: Path) -> None:
+    """Return when the content of a file is on the disk. Raises ``StoreError``."""
+    try:
+        _sync_file(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write plain JSON values, indented for readers, atomically. NaN and infinity are refused (``ValueError``)."""
     atomic_write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
@@ -78,8 +111,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with file.open("rb+") as opened:
-                    os.fsync(opened.fileno())
+                _sync_file(file)
         if path.exists():
             path.rmdir()  # refused by the system unless it is an empty folder
         temporary.rename(path)
@@ -98,6 +130,11 @@ def check_new_folder(path: Path) -> None:
         raise StoreError(f"{path} cannot be written: it is a file")
     if path.exists() and any(path.iterdir()):
         raise StoreError(f"{path} is not empty: choose a new folder")
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

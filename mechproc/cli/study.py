@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechproc.cli import executors
+
 if TYPE_CHECKING:
     from mechproc.runs.store import Store
     from mechproc.studies.study import Study
@@ -32,6 +34,8 @@ def add(subparsers: Any) -> None:
         if name in ("plan", "run"):
             action.add_argument("--only", default="*", metavar="PATTERN", help="only arms with such a name: 'set*'")
             action.add_argument("--workers", type=int, help="processes (default: one for each core)")
+        if name == "run":
+            executors.add_options(action)
         if name == "results":
             action.add_argument("--measure", action="append", help="such as 'steps to 0.5' (default: as compared)")
             action.add_argument("--csv", type=Path, help="write one row for each run to this file")
@@ -102,23 +106,26 @@ def _plan(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from mechproc.cli.progress import RunLines
 
+    executor = executors.chosen(args)
     study, store = _open(args)
     missing = store.missing(study.only(args.only))
     print(
         f"{study.name}: {len(study.arms)} arms, seeds {_listed(study.seeds)}, {len(missing)} trainings to do",
         flush=True,
     )
-    study.complete(store, args.workers, RunLines(), only=args.only)
+    study.complete(store, args.workers, RunLines(), only=args.only, executor=executor)
     return 0
 
 
 def _results(args: argparse.Namespace) -> int:
+    from mechproc.files import atomic_write
+
     study, store = _open(args)
     table = study.table(store)
     if args.csv:
-        table.to_csv(args.csv, index=False)
+        atomic_write(args.csv, table.to_csv(index=False).encode())
     if args.parquet:
-        table.to_parquet(args.parquet, index=False)
+        atomic_write(args.parquet, table.to_parquet(index=False))
     print(f"{study.name}: {len(table)} of {len(study.runs)} runs are complete")
     if len(table) == 0:
         return 0

@@ -1,12 +1,15 @@
 """Models on disk: one safetensors file each, the config inside it.
 
 The tensors of a ``State`` stand under their own names. The file's metadata has one entry, ``mechproc``, whose value is
-JSON: ``{"kind": "model", "config": {...}, "metadata": {...}}``. One entry only, so that equal models make equal bytes.
-Nothing here ever reads a pickle.
+JSON: ``{"kind": "model", "config": {...}, "metadata": {...}, "layout": 2, "checksum": "..."}``. One entry only, so that
+equal models make equal bytes. ``checksum`` is the SHA-256 of the rest of the JSON and of all tensors; every reader
+refuses a file that does not have its checksum. Files without a ``layout`` are older and have none. Nothing here ever
+reads a pickle.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -24,6 +27,8 @@ from mechproc.model.state import State, check_state
 
 MODEL_FILE = "model.safetensors"
 """The name of a model's file in a folder."""
+LAYOUT = 2
+"""Of the JSON; files of this layout have a checksum."""
 
 
 def save_model(path: str | Path, cfg: ModelConfig, state: State, metadata: dict[str, Any] | None = None) -> Path:
@@ -63,15 +68,18 @@ def load_model(path: str | Path) -> tuple[ModelConfig, State, dict[str, Any]]:
 
 
 def write_tensors(path: str | Path, tensors: State, header: dict[str, Any]) -> None:
-    """Write named tensors and a JSON object as one safetensors file, atomically."""
+    """Write named tensors and a JSON object as one safetensors file with its checksum, atomically."""
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    atomic_write(path, save(copies, {"mechproc": canonical_json(header)}))
+    header = header | {"layout": LAYOUT}
+    text = canonical_json(header | {"checksum": _checksum(copies, header)})
+    atomic_write(path, save(copies, {"mechproc": text}))
 
 
 def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """Read the tensors and the JSON object of a file of ``write_tensors``; ``StoreError`` for any other file."""
+    """Read the tensors and the JSON object of a file of ``write_tensors``; ``StoreError`` for any other file, and for
+    one that was changed."""
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("mechproc")
@@ -89,7 +97,21 @@ def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
         raise StoreError(f"{path} cannot be read as safetensors: {reason}") from error
     if not isinstance(header, dict):
         raise StoreError(f"{path}: the 'mechproc' metadata is not a JSON object")
+    written, layout = header.pop("checksum", None), header.get("layout")
+    if (layout is not None or written is not None) and written != _checksum(tensors, header):
+        raise StoreError(f"{path} was changed or damaged: it does not have its checksum")
+    header.pop("layout", None)
     return tensors, header
+
+
+def _checksum(tensors: State, header: dict[str, Any]) -> str:
+    """SHA-256 (hexadecimal) of the header and of each tensor's name, type, shape and bytes."""
+    whole = hashlib.sha256(canonical_json(header).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        whole.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
 
 
 def _file(path: str | Path) -> Path:

@@ -27,11 +27,13 @@ def execute(
     progress: Progress | None = None,
     engine: EngineName | str = "auto",
     device: str = "cpu",
+    start_over: bool = False,
 ) -> None:
     """Train one run whose donors are complete, going on from its resume point, and add its record.
 
     Nothing is done when the store has its weights. ``engine`` makes the updates on ``device``; ``auto`` takes the
-    fastest that covers the model there. The choice is provenance, not identity.
+    fastest that covers the model there. The choice is provenance, not identity. A run that was begun in an environment
+    whose bits differ from those of this one is refused; with ``start_over`` it begins anew.
 
     Raises ``RunBusyError`` when another process is writing the folder; ``StoreError`` when the folder cannot be written
     or a donor is not complete; ``TrainingError`` when loss or gradient stops being finite; ``ConfigError`` when the
@@ -49,7 +51,7 @@ def execute(
             outdated.unlink(missing_ok=True)
         started = time.monotonic()
         sink = FolderSink(folder)
-        _write_provenance(folder, provenance(chosen.label, device))
+        _write_provenance(folder, provenance(chosen.label, device), start_over)
         result = train(
             run.procedure,
             run.model,
@@ -84,13 +86,15 @@ def references(procedure: Procedure, items: Items) -> dict[str, Any]:
     }
 
 
-def _write_provenance(folder: RunFolder, here: dict[str, str]) -> None:
-    """Write where the run is computed; refuse to go on where the first half of it was computed otherwise."""
+def _write_provenance(folder: RunFolder, here: dict[str, str], start_over: bool) -> None:
+    """Write where the run is computed; what was computed otherwise is not gone on from."""
     path = folder.environment
     if folder.resume.exists() and path.exists() and (apart := differences(read_json(path), here)):
-        raise StoreError(
-            f"{folder} was begun in another environment ({apart[0]}), where its bits would differ: "
-            f"go on there, or remove the folder to start over"
-        )
+        if not start_over:
+            raise StoreError(
+                f"{folder} was begun in another environment ({apart[0]}), where its bits would differ: "
+                f"go on there, or remove the folder to start over"
+            )
+        folder.resume.unlink()
     made = {"processor": platform.processor(), "host": platform.node(), "date": datetime.now(UTC).date().isoformat()}
     write_json(path, here | made)

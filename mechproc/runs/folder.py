@@ -120,14 +120,16 @@ class RunFolder:
         return all(_size(self.path / name) == about["size"] for name, about in files.items() if "/" not in name)
 
     def read_config(self) -> dict[str, Any]:
-        """``config.json``, with the fields that every run has."""
+        """``config.json``, with the fields that every run has; that of a complete run as it was written."""
         plain = read_json(self.config)
         for field, kind in CONFIG_FIELDS.items():
             _expect(self.config, plain, field, kind)
+        self._check_listed(self.config)
         return plain
 
     def read_environment(self) -> dict[str, str]:
-        """Where the run was computed."""
+        """Where the run was computed; that of a complete run as it was written."""
+        self._check_listed(self.environment)
         return read_json(self.environment)
 
     def read_test(self) -> dict[str, Any]:
@@ -140,12 +142,23 @@ class RunFolder:
         return test
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl`` so far. A last line without an end was cut off by a crash and is left out."""
+        """The rows of ``metrics.jsonl`` so far, those of a complete run as they were written.
+
+        A last line without an end was cut off by a crash and is left out.
+        """
+        self._check_listed(self.metrics)
         try:
             whole, _, _ = self.metrics.read_text(encoding="utf-8").rpartition("\n")
             return [json.loads(line) for line in whole.splitlines()]
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.metrics} cannot be read: {error}") from error
+
+    def progress(self) -> tuple[int, float] | None:
+        """Updates made and mean training loss (nats) at the last validation; None before any update."""
+        rows = self.read_metrics() if self.metrics.exists() else []
+        if not rows or not rows[-1].get("step"):
+            return None
+        return int(rows[-1]["step"]), float(rows[-1].get("train_loss") or 0.0)
 
     def load_model(self) -> tuple[ModelConfig, State]:
         """The final weights; a ``StoreError`` when their bytes are not those that were written."""
@@ -161,6 +174,7 @@ class RunFolder:
 
     def load_test_items(self) -> tuple[np.ndarray, np.ndarray]:
         """Correctly predicted and scored tokens of each test item, int64 [item] both."""
+        self._check_listed(self.test_items)
         tensors, _ = read_tensors(self.test_items)
         return tensors["n_correct"].numpy(), tensors["n_scored"].numpy()
 
@@ -191,13 +205,20 @@ class RunFolder:
         write_json(self.test, test | {"checksum": _checksum(test)})
 
     def _load(self, path: Path) -> tuple[ModelConfig, State]:
-        if self.test.exists():
-            name = path.relative_to(self.path).as_posix()
-            about = self.read_test()["files"].get(name)
-            if about is not None:
-                self.check(name, about)
+        self._check_listed(path)
         cfg, state, _ = load_model(path)
         return cfg, state
+
+    def _check_listed(self, path: Path) -> None:
+        """Raise a ``StoreError`` when ``test.json``, if it is whole, lists the file with another size or digest."""
+        if not self.test.exists():
+            return
+        try:
+            about = self.read_test()["files"].get(path.relative_to(self.path).as_posix())
+        except StoreError:  # a run that is not complete; who reads its scores learns why
+            return
+        if about is not None:
+            self.check(path.relative_to(self.path).as_posix(), about)
 
     def check(self, name: str, about: dict[str, Any]) -> None:
         """Raise a ``StoreError`` unless the file has the size and the digest that ``test.json`` keeps of it."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from filelock import FileLock
 
 from mechproc.config import canonical_json
 from mechproc.errors import MechprocError, StoreError
+from mechproc.files import append
 from mechproc.provenance import differences
 from mechproc.runs.config import RunConfig
 from mechproc.runs.folder import RunFolder
@@ -112,7 +112,7 @@ class Records:
                 if known is None:
                     shard.append(record)
                 elif not differences(known["provenance"], record["provenance"]):
-                    _require_equal(known, record, shard.where(run.identity), f"the run that was made now ({run.name})")
+                    require_equal(known, record, shard.where(run.identity), f"the run that was made now ({run.name})")
                 return known is None
         except OSError as error:
             if isinstance(error, StoreError):
@@ -170,14 +170,9 @@ class _Shard:
         """Write one line; the caller holds the lock. What a crash left of an unfinished line is cut off first."""
         self.lines()
         line = _line(record)
-        with self.path.open("ab") as file:
-            if file.tell() > self._end:
-                file.truncate(self._end)
-            if self._end and self._bytes(self._end - 1, 1) != b"\n":
-                line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        if self._end and self._bytes(self._end - 1, 1) != b"\n":
+            line = b"\n" + line
+        append(self.path, line, at=self._end, sync=True)
 
     def _forget(self) -> None:
         self._lines, self._stamp, self._end, self._count = {}, None, 0, 0
@@ -211,7 +206,7 @@ class _Shard:
     def _require_duplicate(self, identity: str, start: int, length: int) -> None:
         first = self.read(identity), self.where(identity)
         where = _place(self.path, self._count, identity)
-        _require_equal(first[0], json.loads(self._bytes(start, length)), first[1], where)
+        require_equal(first[0], json.loads(self._bytes(start, length)), first[1], where)
 
 
 def _line(record: Record) -> bytes:
@@ -230,11 +225,31 @@ def _checked(line: bytes, where: str) -> tuple[str, bytes]:
     return match[3].decode(), content
 
 
+def checked_lines(content: bytes, where: str) -> dict[str, bytes]:
+    """The lines of a shard by identity, each with its end; a last line that was cut off is left out.
+
+    Raises ``StoreError`` naming ``where`` and the line that does not have its checksum.
+    """
+    lines: dict[str, bytes] = {}
+    each = content.splitlines(keepends=True)
+    for number, line in enumerate(each, start=1):
+        if not line.strip():
+            continue
+        try:
+            identity, _ = _checked(line, f"{where} line {number}")
+        except StoreError:
+            if number == len(each) and not line.endswith(b"\n"):
+                break
+            raise
+        lines.setdefault(identity, line.rstrip(b"\r\n") + b"\n")
+    return lines
+
+
 def _place(path: Path, line: int, identity: str | None) -> str:
     return f"{path} line {line}" + (f" (identity {identity})" if identity else "")
 
 
-def _require_equal(one: Record, other: Record, where_one: str, where_other: str) -> None:
+def require_equal(one: Record, other: Record, where_one: str, where_other: str) -> None:
     """Raise a ``StoreError`` unless two records of one run say the same apart from when and where they were made."""
     apart = [f"provenance ({field})" for field in differences(one["provenance"], other["provenance"])]
     keys = sorted((one.keys() | other.keys()) - {"made", "checksum", "provenance"})

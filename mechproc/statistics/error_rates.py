@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
+from mechproc.files import atomic_write
 from mechproc.statistics import claim_error_rates as claims
 from mechproc.statistics.claims import CLAIM_SEEDS
 from mechproc.statistics.paired import EXACT_SEEDS, holm, sign_flip_bounds, sign_flip_p, t_bounds
@@ -223,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = simulate(settings.simulations, settings.seed)
     table = {"alpha": ALPHA, "seed": settings.seed, "bootstrap_resamples": BOOTSTRAP_RESAMPLES, "rates": rows}
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    atomic_write(settings.out, (json.dumps(table, indent=1) + "\n").encode())
     return 0
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from mechproc.errors import ConfigError, require
 from mechproc.result import Result
 from mechproc.runs.config import RunConfig
-from mechproc.runs.executors import Report, run_all
+from mechproc.runs.executors import Executor, Report, run_all
 from mechproc.runs.store import Store
 from mechproc.statistics.claims import Claim, ClaimVerdict
 from mechproc.statistics.comparisons import Family
@@ -105,9 +105,16 @@ class Study:
         )
         return chosen
 
-    def complete(self, store: Store, workers: int | None = None, report: Report | None = None, only: str = "*") -> None:
+    def complete(
+        self,
+        store: Store,
+        workers: int | None = None,
+        report: Report | None = None,
+        only: str = "*",
+        executor: Executor | None = None,
+    ) -> None:
         """Train whatever is missing in ``store``; see ``run_all``."""
-        run_all(self.only(only), store, workers, report)
+        run_all(self.only(only), store, workers, report, executor=executor)
 
     # ---- what was measured so far; see ``mechproc.studies.readings`` -------------------------------------------------
 

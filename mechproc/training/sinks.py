@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mechproc.config import Config
 from mechproc.errors import StoreError
-from mechproc.files import atomic_write
+from mechproc.files import append, atomic_write, sync
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import read_tensors, save_model, write_tensors
 from mechproc.model.state import State
@@ -132,32 +132,35 @@ class FolderSink:
     def __init__(self, files: TrainingFiles) -> None:
         self.files = files
         self.metrics_file, self.resume_file = files.metrics, files.resume
+        self._rows_digest: str | None = None
+        """Of the rows that the resume point counts on; None before it is read, and of older ones."""
         try:
             files.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{files.checkpoints} cannot be made: {error.strerror}") from error
 
     def row(self, row: Row) -> None:
-        try:
-            with self.metrics_file.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise StoreError(f"{self.metrics_file} cannot be written: {error.strerror}") from error
+        append(self.metrics_file, (json.dumps(row) + "\n").encode())
 
     def rows(self) -> list[Row]:
         """All rows so far."""
         try:
-            lines = self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines() if self.metrics_file.exists() else []
             return [json.loads(line) for line in lines]
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.metrics_file} cannot be read: {error}") from error
 
     def cut_rows(self, n_rows: int) -> None:
-        lines = self.metrics_file.read_bytes().splitlines(keepends=True) if self.metrics_file.exists() else []
+        lines = self._lines()
         whole = [line for line in lines if line.endswith(b"\n")]  # a crash may have cut the last one off
         if len(whole) < n_rows:
             raise StoreError(
                 f"{self.metrics_file} has {len(whole)} rows, but the resume point was made after {n_rows}: "
+                "remove the folder to start over"
+            )
+        if n_rows and self._rows_digest not in (None, _digest(whole[:n_rows])):
+            raise StoreError(
+                f"{self.metrics_file} was changed or damaged: its rows are not those of the resume point; "
                 "remove the folder to start over"
             )
         if len(lines) > n_rows:
@@ -168,12 +171,12 @@ class FolderSink:
 
     def save_resume(self, point: ResumePoint) -> None:
         if self.metrics_file.exists():  # its rows reach the disk before the point that counts on them
-            with self.metrics_file.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync(self.metrics_file)
         snapshot = {f.name: getattr(point.snapshot, f.name) for f in dataclasses.fields(Snapshot)}
         tensors = {f"{group}/{name}": t for group, state in snapshot.items() for name, t in state.items()}
         header = {"kind": "resume", "training": point.training, STATE_KEY: point.trainer.to_dict()}
-        write_tensors(self.resume_file, tensors, header)
+        self._rows_digest = _digest(self._lines()[: point.trainer.n_rows])
+        write_tensors(self.resume_file, tensors, header | {"rows_sha256": self._rows_digest})
 
     def load_resume(self) -> ResumePoint | None:
         if not self.resume_file.exists():
@@ -186,6 +189,7 @@ class FolderSink:
             for key, tensor in tensors.items():
                 group, name = key.split("/")
                 groups[group][name] = tensor
+            self._rows_digest = header.get("rows_sha256")
             return ResumePoint(str(header["training"]), TrainerState.from_dict(header[STATE_KEY]), Snapshot(**groups))
         except (KeyError, ValueError) as error:  # ValueError: a name without a group; ConfigError is one too
             raise StoreError(f"{self.resume_file} is not a whole resume point: {error}") from error
@@ -193,3 +197,13 @@ class FolderSink:
     def clear_resume(self) -> None:
         """Remove the resume point: the training's results are kept elsewhere now."""
         self.resume_file.unlink(missing_ok=True)
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return self.metrics_file.read_bytes().splitlines(keepends=True) if self.metrics_file.exists() else []
+        except OSError as error:
+            raise StoreError(f"{self.metrics_file} cannot be read: {error.strerror or error}") from error
+
+
+def _digest(lines: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(lines)).hexdigest()

@@ -19,6 +19,9 @@ BUSY_S = 1.0
 """Seconds after which a run that another process was writing is tried again."""
 ATTEMPTS = 2
 """How often a run is started whose worker is killed."""
+LOSSES = 20
+"""How often a run is started whose machine is lost."""
+LIMITS = {"killed": ATTEMPTS, "lost": LOSSES}
 Kind = Literal["started", "step", "done", "failed", "waiting", "retried"]
 
 
@@ -27,8 +30,8 @@ class Event:
     """What is reported of one run among many."""
 
     kind: Kind
-    """``waiting``: another process is writing the run. ``retried``: its worker was killed, and it goes on from its
-    resume point."""
+    """``waiting``: another process is writing the run. ``retried``: its worker was killed or its machine lost, and it
+    goes on from its resume point."""
     run: RunConfig
     n_done: int
     """Runs that are complete, of those that were missing."""
@@ -52,8 +55,9 @@ Report = Callable[[Event], None]
 class Outcome:
     """How an attempt to train a run ended."""
 
-    kind: Literal["done", "failed", "busy", "killed"]
-    """``busy``: another process is writing the run. ``killed``: its worker ended without an answer."""
+    kind: Literal["done", "failed", "busy", "killed", "lost"]
+    """``busy``: another process is writing the run. ``killed``: its worker ended without an answer. ``lost``: the whole
+    machine did, or was taken away."""
     message: str = ""
     traceback: str = ""
 
@@ -80,28 +84,39 @@ class Queue:
         self.store, self.report, self.wait, self.on_failure = store, report, wait, on_failure
         self._needs = {identity: _donors(run) & self.waiting.keys() for identity, run in self.waiting.items()}
         self._running: dict[str, RunConfig] = {}
-        self._attempts: dict[str, int] = {}
+        self._attempts: dict[tuple[str, str], int] = {}
         self._busy_until: dict[str, float] = {}
         self._remaining = Remaining(self.waiting.values())
-        self._n_workers = 0
+        self.n_workers: int | None = None
+        """How many runs are trained at one time, where the executor takes more than it trains."""
+        self._most_running = 0
 
     @property
     def finished(self) -> bool:
         """Whether every run has ended."""
         return not self.waiting and not self._running
 
+    @property
+    def n_ready(self) -> int:
+        """How many runs can be taken at this moment."""
+        return sum(map(self._is_ready, self.waiting))
+
     def take(self) -> RunConfig | None:
         """The next run whose donors are complete; ``None`` when there is none at this moment."""
-        now = time.monotonic()
         for identity, run in self.waiting.items():
-            if not self._needs[identity] and self._busy_until.get(identity, 0.0) <= now:
+            if self._is_ready(identity):
                 del self.waiting[identity]
                 self._running[identity] = run
-                self._n_workers = max(self._n_workers, len(self._running))
+                self._most_running = max(self._most_running, len(self._running))
                 if identity not in self._busy_until:
                     self._tell("started", run)
                 return run
         return None
+
+    def put_back(self, run: RunConfig) -> None:
+        """Let a run that was taken, and was not begun, be the next to be taken."""
+        del self._running[run.identity]
+        self.waiting = {run.identity: run, **self.waiting}
 
     def step(self, run: RunConfig, step: int, loss: float) -> None:
         """Say how many updates a run that was taken has made."""
@@ -111,8 +126,8 @@ class Queue:
     def settle(self, run: RunConfig, outcome: Outcome) -> None:
         """Say how a run that was taken ended.
 
-        A busy one is tried again later if ``wait``, one whose worker was killed at once, from its resume point. Runs
-        that need one that failed fail with it.
+        A busy one is tried again later if ``wait``; one whose worker was killed or whose machine was lost at once, from
+        its resume point. Runs that need one that failed fail with it.
         """
         del self._running[run.identity]
         if outcome.kind == "done":
@@ -123,17 +138,24 @@ class Queue:
             self.waiting[run.identity] = run
             if first:
                 self._tell("waiting", run, outcome.message)
-        elif outcome.kind == "killed" and self._attempts.get(run.identity, 1) < ATTEMPTS:
-            self._attempts[run.identity] = self._attempts.get(run.identity, 1) + 1
+        elif outcome.kind in ("killed", "lost") and self._may_retry(run, outcome.kind):
             self.waiting = {run.identity: run, **self.waiting}
             self._tell("retried", run, outcome.message)
         else:
             message = outcome.message
-            if outcome.kind == "killed":
-                message += f", {ATTEMPTS} times (out of memory?)"
+            if outcome.kind in ("killed", "lost"):
+                message += f", {LIMITS[outcome.kind]} times (out of memory?)"
             if outcome.kind != "busy":
                 self.store.write_failure(run, message, outcome.traceback)
             self._failed(run, message)
+
+    def _is_ready(self, identity: str) -> bool:
+        return not self._needs[identity] and self._busy_until.get(identity, 0.0) <= time.monotonic()
+
+    def _may_retry(self, run: RunConfig, kind: str) -> bool:
+        n_attempts = self._attempts.get((run.identity, kind), 0) + 1
+        self._attempts[run.identity, kind] = n_attempts
+        return n_attempts < LIMITS[kind]
 
     def _done(self, run: RunConfig) -> None:
         self.n_done += 1
@@ -154,7 +176,7 @@ class Queue:
 
     def _tell(self, kind: Kind, run: RunConfig, message: str = "", step: int = 0, loss: float | None = None) -> None:
         if self.report:
-            left = self._remaining.seconds(self._n_workers)
+            left = self._remaining.seconds(self.n_workers or self._most_running)
             self.report(
                 Event(kind, run, self.n_done, len(self.failures), self.n_total, left, message, step=step, loss=loss)
             )

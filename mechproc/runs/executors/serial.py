@@ -28,14 +28,20 @@ def serial(queue: Queue, store: Store) -> None:
             queue.settle(run, attempt(run, store, lambda step, loss, run=run: queue.step(run, step, loss)))
 
 
-def attempt(run: RunConfig, store: Store, on_step: Callable[[int, float], None] | None = None) -> Outcome:
+def attempt(
+    run: RunConfig,
+    store: Store,
+    on_step: Callable[[int, float], None] | None = None,
+    device: str = "cpu",
+    start_over: bool = False,
+) -> Outcome:
     """Train one run and say how that ended.
 
-    ``on_step`` is given updates and loss, twice a second at most. What is no ``MechprocError`` is a fault of the code,
-    whose traceback is kept.
+    ``on_step`` is given updates and loss, twice a second at most; ``device`` and ``start_over`` are those of
+    ``execute``. What is no ``MechprocError`` is a fault of the code, whose traceback is kept.
     """
     try:
-        execute(run, store, None if on_step is None else _Throttled(on_step))
+        execute(run, store, None if on_step is None else _Throttled(on_step), device=device, start_over=start_over)
     except RunBusyError as error:
         return Outcome("busy", str(error))
     except Exception as error:

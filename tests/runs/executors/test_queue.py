@@ -21,9 +21,9 @@ def failing(name: str, error: BaseException):
     """An ``execute`` that fails for one run, once its folder has been claimed."""
     execute = SERIAL.execute
 
-    def run_or_fail(run, store, *args):
+    def run_or_fail(run, store, *args, **settings):
         if run.name != name:
-            return execute(run, store, *args)
+            return execute(run, store, *args, **settings)
         with store.writing(run):
             raise error
 
@@ -114,11 +114,11 @@ def test_a_run_that_another_process_trains_fails_without_wait(tiny, store: Store
 def test_a_run_that_was_completed_meanwhile_is_not_trained_again(tiny, store: Store, monkeypatch):
     run, execute = donor(0, tiny), SERIAL.execute
 
-    def meanwhile(run, store, *args):
+    def meanwhile(run, store, *args, **settings):
         execute(run, store)
         before = store.folder(run).test.stat().st_mtime_ns
         monkeypatch.setattr(Store, "has_weights", lambda self, run: False)  # as it was when this process looked
-        execute(run, store, *args)
+        execute(run, store)
         assert store.folder(run).test.stat().st_mtime_ns == before
 
     monkeypatch.setattr(SERIAL, "execute", meanwhile)
