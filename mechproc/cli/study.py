@@ -184,6 +184,7 @@ def _claims(args: argparse.Namespace) -> int:
 
 
 def _compare_paper(args: argparse.Namespace) -> int:
+    from mechproc.files import atomic_write
     from mechproc.runs.store import Store
     from mechproc.studies import paper_page
     from mechproc.studies.compare_paper import compare
@@ -198,7 +199,7 @@ def _compare_paper(args: argparse.Namespace) -> int:
             print(f"{'':32}{each.arm}: " + ", ".join(f"{100 * accuracy:.1f}" for accuracy in each.accuracies))
     print(paper_page.summary(compared))
     if args.csv:
-        paper_page.table(compared).to_csv(args.csv, index=False)
+        atomic_write(args.csv, paper_page.table(compared).to_csv(index=False).encode())
     if args.write:
         paper_page.write(args.write, compared)
     return 0
