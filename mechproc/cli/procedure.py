@@ -68,7 +68,7 @@ def describe(cls: Any) -> str:
 
 def page() -> str:
     """All shipped procedures as Markdown: what is the same on every machine."""
-    from mechproc.procedures import procedures
+    from mechproc.procedures import builtin_procedures
 
     lines = [
         "# Procedures",
@@ -79,8 +79,7 @@ def page() -> str:
         "without a value is a dot. `mechproc procedure show NAME` adds settings, items, ceiling and baselines.",
         "",
     ]
-    shipped = {kind: cls for kind, cls in procedures().items() if cls.__module__.startswith("mechproc.")}
-    for kind, cls in shipped.items():
+    for kind, cls in builtin_procedures().items():
         lines += [f"## {kind}", ""]
         lines += [line for paragraph in _paragraphs(cls) for line in (*textwrap.wrap(paragraph, 120), "")]
         for example in cls.examples:

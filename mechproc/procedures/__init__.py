@@ -1,13 +1,14 @@
 """Procedures: everything that generates sequences from a rule. Imports numpy only.
 
 ``procedures()`` lists them by name, ``get("set")`` is one of them, ``Procedure.from_dict({"kind": "set"})`` reads one
-with its settings. A procedure of one's own is a subclass of ``Procedure`` with a ``kind``; it is known by it at once;
+with its settings. A procedure of mechproc is a class in a file of this folder that is imported and exported here, and is
+named nowhere else. A procedure of one's own is a subclass of ``Procedure`` with a ``kind``; it is known by it at once;
 ``FILE.py:Class`` stands wherever a name does.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import typing
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
@@ -22,6 +23,7 @@ from mechproc.procedures.base import (
     Items,
     PairKind,
     Procedure,
+    Role,
     Split,
     names_a_file,
 )
@@ -62,6 +64,7 @@ __all__ = [
     "Procedure",
     "Reverse",
     "ReversedAddition",
+    "Role",
     "Set",
     "Shuffled",
     "Sort",
@@ -70,37 +73,30 @@ __all__ = [
     "Stack",
     "Uniform",
     "Union",
+    "builtin_procedures",
     "get",
     "procedures",
+    "rules",
     "show",
 ]
 
-_SHIPPED: tuple[type[Procedure], ...] = (
-    Identity,
-    Set,
-    Reverse,
-    Sort,
-    Union,
-    Delete,
-    Stack,
-    KDyck,
-    KDyckShuffle,
-    Eca,
-    EcaVectors,
-    Shuffled,
-    Haystack,
-    Addition,
-    ReversedAddition,
-    Multiplication,
-    Sorting,
-    Language,
-)
+
+def builtin_procedures() -> dict[str, type[Procedure]]:
+    """The procedures of mechproc by kind: rules, controls, tasks, each in alphabetical order."""
+    exported = [cls for name in __all__ if isinstance(cls := globals()[name], type) and issubclass(cls, Procedure)]
+    exported.sort(key=lambda cls: (typing.get_args(Role).index(cls.role), cls.kind))
+    return {cls.kind: cls for cls in exported if cls.kind}
+
+
+def rules() -> tuple[str, ...]:
+    """The kinds of mechproc's rules to pretrain on."""
+    return tuple(kind for kind, cls in builtin_procedures().items() if cls.role == "rule")
 
 
 def procedures() -> dict[str, type[Procedure]]:
-    """Every known procedure by its kind: those that come with mechproc, in a fixed order, then those defined since."""
-    known = {procedure.kind: procedure for procedure in _SHIPPED}
-    return known | {kind: cast(type[Procedure], member) for kind, member in (Procedure.registry or {}).items()}
+    """Every known procedure by its kind: those of mechproc, then those defined since."""
+    defined = {kind: typing.cast(type[Procedure], cls) for kind, cls in (Procedure.registry or {}).items()}
+    return builtin_procedures() | defined
 
 
 def get(name: str) -> type[Procedure]:

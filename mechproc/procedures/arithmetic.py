@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from mechproc.errors import require
-from mechproc.procedures.base import Procedure
+from mechproc.procedures.base import Procedure, Role
 from mechproc.procedures.digits import Solved, draw_numbers
 from mechproc.procedures.guessing import Guesser, accuracies, fit_all
 from mechproc.procedures.items import UNDEFINED, Items
@@ -30,6 +30,7 @@ class Arithmetic(Procedure):
     """What the operations share. Lengths count the digits of each operand; the leading digit is not zero."""
 
     version: ClassVar[str] = "2.0.0"
+    role: ClassVar[Role] = "task"
     operator: ClassVar[str]
     """The name of the token between the operands."""
     least_first: ClassVar[bool]

@@ -19,7 +19,7 @@ import dataclasses
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from mechproc.procedures.splits import SPLITS, Split, content_hash, draw_split, 
 
 BLOCK_ITEMS = 1024
 """Items in one block."""
+Role = Literal["rule", "control", "task"]
+"""A rule to pretrain on, the control of one, or a task to transfer to."""
 _LENGTH_SAMPLE = 4096
 """Items that decide whether a split has items of a length."""
 
@@ -51,6 +53,8 @@ class Procedure(Config, ABC):
     """Semantic version of what is generated, raised whenever any token, latent or scored position changes: the first
     number when the rule, its distribution or its splits are others, the second when other items of the same
     distribution are drawn."""
+    role: ClassVar[Role] = "rule"
+    """What the procedure is usually taken for; any of them can stand on either side of a transfer."""
     latent_names: ClassVar[dict[str, str]] = {}
     """Each latent with one line that says what it is and where it has a value."""
     attention_target_names: ClassVar[dict[str, str]] = {}

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mechproc.errors import require
-from mechproc.procedures.base import Example, PairKind, Procedure
+from mechproc.procedures.base import Example, PairKind, Procedure, Role
 from mechproc.procedures.items import UNDEFINED, Items
 from mechproc.procedures.lengths import LengthDistribution, Uniform
 
@@ -30,6 +30,7 @@ class Haystack(Procedure):
     """
 
     kind: ClassVar[str] = "haystack"
+    role: ClassVar[Role] = "task"
     length_unit: ClassVar[str] = "key-value pairs"
     latent_names: ClassVar[dict[str, str]] = {
         "role": "0 key, 1 value, 2 query, 3 answer; at every token",

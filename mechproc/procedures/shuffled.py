@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mechproc.errors import ConfigError, require
-from mechproc.procedures.base import UNDEFINED, Example, Items, Procedure
+from mechproc.procedures.base import UNDEFINED, Example, Items, Procedure, Role
 from mechproc.procedures.lengths import LengthDistribution
 from mechproc.procedures.sequences import Set
 
@@ -24,6 +24,7 @@ class Shuffled(Procedure):
     """
 
     kind: ClassVar[str] = "shuffled"
+    role: ClassVar[Role] = "control"
     latent_names: ClassVar[dict[str, str]] = {
         "seen": "how often this token stood before in the item; at every token that may move",
         "to_come": "tokens after this one that may move; at every token of the item",

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mechproc.errors import require
-from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind
+from mechproc.procedures.base import UNDEFINED, Example, Items, PairKind, Role
 from mechproc.procedures.copy_rule import FIRST_SYMBOL, NEVER, CopyRule, pick, separator_position
 from mechproc.procedures.guessing import Guesser, accuracies, fit_all
 from mechproc.procedures.lengths import LengthDistribution, Uniform
@@ -36,6 +36,7 @@ class Sorting(CopyRule):
     """
 
     kind: ClassVar[str] = "sorting"
+    role: ClassVar[Role] = "task"
     version: ClassVar[str] = "2.0.0"
     length_unit: ClassVar[str] = "numbers"
     latent_names: ClassVar[dict[str, str]] = {

@@ -11,7 +11,7 @@ import numpy as np
 
 from mechproc.errors import ConfigError, require
 from mechproc.procedures import corpora
-from mechproc.procedures.base import SPLITS, UNDEFINED, Example, Items, Procedure
+from mechproc.procedures.base import SPLITS, UNDEFINED, Example, Items, Procedure, Role
 from mechproc.procedures.corpora import CHARACTER_NAMES, NEWLINE, OTHER, SPACE, Corpus
 from mechproc.procedures.lengths import Fixed, LengthDistribution
 
@@ -67,6 +67,7 @@ class Language(Procedure):
     """
 
     kind: ClassVar[str] = "language"
+    role: ClassVar[Role] = "task"
     rule_known: ClassVar[bool] = False
     scored_unit: ClassVar[str] = "character"
     length_unit: ClassVar[str] = "characters"

@@ -5,24 +5,12 @@ from __future__ import annotations
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
-from mechproc.procedures import get
+from mechproc.procedures import get, rules
 from mechproc.procedures.base import Procedure
 from mechproc.runs.config import RunConfig
 from mechproc.training.config import TrainingConfig
 
-RULES = (
-    "identity",
-    "set",
-    "reverse",
-    "sort",
-    "union",
-    "delete",
-    "stack",
-    "k-dyck",
-    "k-dyck-shuffle",
-    "eca",
-    "eca-vectors",
-)
+RULES = rules()
 SEEDS = range(10)
 KEPT = (0, 10, 100, 1_000, 10_000)
 """Steps of which weights are shipped beside the last."""

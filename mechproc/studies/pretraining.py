@@ -13,7 +13,8 @@ from typing import Any
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError
-from mechproc.procedures import Procedure, Shuffled, Uniform, get
+from mechproc.procedures import Procedure, Shuffled, Uniform, get, rules
+from mechproc.procedures.copy_rule import CopyRule
 from mechproc.runs.config import RunConfig
 from mechproc.studies.shape import PAPER, Shape
 from mechproc.training.config import TrainingConfig
@@ -28,15 +29,11 @@ TRAINING = TrainingConfig(
     checkpoints_per_decade=1,
 )
 """Cosine from 1e-3 over 5,000 updates of 128 items."""
-LIST_RULES = ("identity", "set", "reverse", "sort", "union", "delete", "stack")
-RULES: dict[str, dict[str, Any]] = {
-    **{rule: {"n_symbols": 100, "lengths": Uniform(2, 20)} for rule in LIST_RULES},
-    "k-dyck": {},
-    "k-dyck-shuffle": {},
-    "eca": {},
-    "eca-vectors": {},
-}
-"""The settings of each rule that are not its defaults. The automata have rule number 110."""
+RULES = rules()
+LIST_RULES = tuple(name for name in RULES if issubclass(get(name), CopyRule))
+LIST_SETTINGS = {"n_symbols": 100, "lengths": Uniform(2, 20)}
+"""The settings of list rules that are not their defaults. The other rules have their defaults; the automata have rule
+number 110."""
 LIKELY = {"n_symbols": 20, "lengths": Uniform(2, 20)}
 """The list rules' alphabet in the paper's pretraining, as far as it is known."""
 
@@ -45,7 +42,7 @@ def rule(name: str, **settings: Any) -> Procedure:
     """The rule as donors are pretrained on it, with some settings changed. Errors: ``ConfigError``."""
     if name not in RULES:
         raise ConfigError(f"rule = {name!r} is not allowed: one of {', '.join(RULES)}{nearest(name, RULES)}")
-    cls, given = get(name), RULES[name] | settings
+    cls, given = get(name), (LIST_SETTINGS if name in LIST_RULES else {}) | settings
     names = {field.name for field in dataclasses.fields(cls)}
     return cls(**{setting: value for setting, value in given.items() if setting in names or setting in settings})
 

@@ -13,7 +13,7 @@ from mechproc import pretrained
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import init_state
-from mechproc.procedures import Procedure, Set, procedures
+from mechproc.procedures import Procedure, Set
 from mechproc.runs.store import Store
 from mechproc.studies import masters, packing
 from mechproc.training.config import TrainingConfig
@@ -109,10 +109,8 @@ def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatc
         pretrained.load_pretrained("set", seed=1)
 
 
-def test_every_rule_with_a_recipe_has_donors():
-    assert pretrained.shipped() == sorted(masters.RULES)
-    rules = [kind for kind in procedures() if kind != "shuffled" and kind in masters.RULES]
-    assert rules == list(masters.RULES), "in the order of the procedures"
+def test_every_shipped_model_has_a_recipe():
+    assert set(pretrained.shipped()) <= set(masters.RULES)
 
 
 @pytest.mark.filterwarnings("ignore:stack, seed 0 was trained on version 1.0.0")

@@ -33,14 +33,15 @@ from mechproc.procedures import (
     Set,
     Sorting,
     Uniform,
+    builtin_procedures,
     get,
-    procedures,
+    rules,
     show,
 )
 from mechproc.procedures.from_file import check_examples
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "procedures.json"
-ALL = {kind: p for kind, p in procedures().items() if p.__module__.startswith("mechproc.")}
+ALL = builtin_procedures()
 PAIRS = [(kind, pair_kind) for kind, procedure in ALL.items() for pair_kind in procedure.pair_kinds]
 every_procedure = pytest.mark.parametrize("kind", list(ALL))
 UNDECIDED = ("k-dyck", "k-dyck-shuffle", "shuffled")
@@ -66,9 +67,9 @@ def names(procedure: Procedure, block: Items) -> list[list[str]]:
 
 
 def test_the_registry_has_the_shipped_procedures_in_a_fixed_order():
-    rules = "identity set reverse sort union delete stack k-dyck k-dyck-shuffle eca eca-vectors shuffled"
-    tasks = "haystack addition reversed-addition multiplication sorting language"
-    assert list(ALL) == [*rules.split(), *tasks.split()]
+    assert list(ALL) == sorted(ALL, key=lambda kind: (("rule", "control", "task").index(ALL[kind].role), kind))
+    assert [kind for kind in ALL if ALL[kind].role == "rule"] == list(rules())
+    assert {kind for kind in ALL if ALL[kind].role != "rule"} >= {"shuffled", "haystack", "addition", "language"}
     assert all(procedure.kind == kind for kind, procedure in ALL.items())
     assert get("set") is Set
 
