@@ -449,7 +449,7 @@ def test_pairs_that_do_not_exist_are_refused():
 def test_settings_come_back_from_json_and_unknown_ones_are_named(kind):
     plain = json.loads(json.dumps(ALL[kind]().to_dict()))
     assert Procedure.from_dict(plain) == ALL[kind]()
-    setting = next(name for name in plain if name not in ("kind", "lengths"))
+    setting = next((name for name in plain if name not in ("kind", "lengths")), "lengths")
     with pytest.raises(ConfigError, match=f"{setting}x is not a setting; did you mean '{setting}'"):
         Procedure.from_dict({**plain, f"{setting}x": 1})
 
