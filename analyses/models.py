@@ -44,6 +44,20 @@ def by_seed(models: Models) -> dict[Label, HookedTransformer]:
     return models_by_seed
 
 
+def donors_of(donors: Models, models: Mapping[Label, HookedTransformer]) -> dict[Label, HookedTransformer]:
+    """The donor of each model, by seed. Errors: ``ConfigError`` for a seed without one, and for another shape.
+
+    The activations of donor and model must have the same shapes; how many tokens and positions they know may differ.
+    """
+    found = by_seed(donors)
+    require(set(found) >= set(models), "seeds of donors", list(found), f"those of the models, {list(models)}")
+    ours, theirs = (next(iter(each.values())).cfg for each in (models, found))
+    for field in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "input"):
+        mine, other = getattr(ours, field), getattr(theirs, field)
+        require(mine == other, f"{field} of the donors", other, f"{mine!r}, that of the models")
+    return {seed: found[seed] for seed in models}
+
+
 def sized_threads(analysis: Callable[P, T]) -> Callable[P, T]:
     """An analysis whose first argument is models, or one: of small ones it takes one thread.
 

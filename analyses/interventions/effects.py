@@ -26,6 +26,7 @@ LINEAR = frozenset(
     ("hook_embed", "hook_pos_embed", "hook_z", "hook_attn_out", "hook_post", "hook_mlp_out", "hook_pattern", "hook_v")
 )
 """Activations whose change reaches the residual stream linearly, or through their own head's z alone."""
+LN1 = "ln1.hook_normalized"
 STAGES = {
     "attn": ("hook_resid_pre", "hook_normalized", "hook_q", "hook_k", "hook_v", "hook_attn_scores", "hook_pattern",
              "hook_z", "hook_attn_out"),
@@ -62,6 +63,18 @@ def _stage_of_hook(hook: str) -> int | None:
         return None
     in_mlp = match[2] in ("ln2", "mlp") if match[3] == "hook_normalized" else match[3] in STAGES["mlp"]
     return 1 + 2 * int(match[1]) + in_mlp
+
+
+def is_unseen(trace: Trace, patches: Sequence[Patch]) -> bool:
+    """Whether no scored logit can depend on these patches: all are behind the keys and values of the last layer, where
+    positions no longer mix, and at positions that are not scored."""
+    last, cfg = 2 * trace.cfg.n_layers - 1, trace.cfg
+    for patch in patches:
+        stage, leaf, where = stage_of(patch.site, cfg), patch.site.hook.rpartition(".")[2], patch.where()
+        mixes = stage < last or leaf in ("hook_k", "hook_v", "hook_resid_pre") or patch.site.hook.endswith(LN1)
+        if mixes or where is None or np.take_along_axis(trace.items.scored, where, axis=1).any():
+            return False
+    return True
 
 
 def first_change(trace: Trace, interventions: Sequence[Sequence[Patch]], stage: int) -> Change:
@@ -121,12 +134,13 @@ def _delta(trace: Trace, patch: Patch, where: Tensor | None) -> Tensor:
     mask = _mask(patch, intact.shape[patch.pos_axis], trace)
     if leaf in ("hook_pattern", "hook_v"):
         return _delta_of_head(trace, patch, values, mask, where)
+    if where is not None:
+        rows = torch.arange(len(where), device=where.device)[:, None]
+        values, intact = values[rows, where], intact[rows, where]
+        mask = None if mask is None else mask[rows, where]
     difference = values - intact
     if mask is not None:
         difference = difference * mask.view(*mask.shape, *[1] * (difference.ndim - 2))
-    if where is not None:
-        rows = torch.arange(len(where), device=where.device)[:, None]
-        difference = difference[rows, where]
     name = site.hook.rpartition(".")[0]
     if leaf == "hook_z":
         w_o = weights.state[f"{name}.W_O"]

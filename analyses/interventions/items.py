@@ -21,6 +21,8 @@ from mechproc.errors import ConfigError, require
 from mechproc.model.config import ModelConfig
 from mechproc.procedures.base import Items, Procedure
 
+N_PAIRS = 256
+"""Minimal pairs of a procedure, unless another number is asked for."""
 Layout = tuple[int, bytes]
 """Number of tokens, and the scored positions."""
 Tokens = Literal["changed", "unchanged", "all"]
@@ -88,6 +90,24 @@ def asked(pairs: Pairs, tokens: Tokens) -> tuple[np.ndarray, Pairs]:
     require(len(kept) > 0, "tokens", tokens, f"{what}: of these {len(pairs)} none has one")
     narrowed = (dataclasses.replace(block, scored=counts).take(kept) for block in (clean, corrupt))
     return kept, Pairs(*narrowed)
+
+
+def chosen_pairs(items: Any, pair: str | None, seed: int, n_items: int | None) -> tuple[Pairs, dict[str, Any]]:
+    """The pairs that an analysis runs on, and the settings to be recorded.
+
+    ``items``: a procedure, of which ``n_items`` (``N_PAIRS`` by default) test pairs of the kind ``pair`` are taken, or
+    ``Pairs`` of one's own. Errors: ``ConfigError``.
+    """
+    if isinstance(items, Procedure):
+        kinds = ", ".join(items.pair_kinds) or f"one of another rule: {items.short_name} has none"
+        require(pair is not None, "pair", pair, f"a kind of minimal pair: {kinds}")
+        found = minimal_pairs(items, str(pair), N_PAIRS if n_items is None else n_items, seed=seed)
+        return found, {"seed": seed, "procedure": items.to_dict(), "split": "test", "pair": pair}
+    what = type(items).__name__
+    require(isinstance(items, Pairs), "items", what, "a procedure, or Pairs(clean, corrupt) of one's own items")
+    require(n_items is None, "n_items", n_items, "None when pairs are given: take them with Pairs.take")
+    require(pair is None, "pair", pair, "None when pairs are given")
+    return items, {"seed": seed}
 
 
 def own_items(tokens: Any, n_tokens: Any = None, scored: Any = None, vectors: Any = None) -> Items:

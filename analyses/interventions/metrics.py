@@ -108,6 +108,21 @@ def metric_of(metric: str | Metric | Function) -> Metric:
     return METRICS[metric]
 
 
+def scores_of_rows(metric: Metric, logits: Tensor, tokens: ScoredTokens) -> Tensor:
+    """The scores of many runs over the same tokens: logits [row, token, d_vocab] -> float64 [row, token]."""
+    if metric not in METRICS.values():  # one of the user's own sees one run at a time
+        return torch.stack([metric(row, tokens) for row in logits])
+    n = len(logits)
+    every = dataclasses.replace(
+        tokens,
+        targets=tokens.targets.repeat(n, *[1] * (tokens.targets.ndim - 1)),
+        foils=None if tokens.foils is None else tokens.foils.repeat(n),
+        item=tokens.item.repeat(n),
+        position=tokens.position.repeat(n),
+    )
+    return metric(logits.flatten(0, 1), every).view(n, -1)
+
+
 def scored_tokens(items: Items, device: Any = "cpu", foils: Items | None = None, cells: bool = False) -> ScoredTokens:
     """The scored tokens of ``items``; ``foils`` are the corrupt partners, ``cells`` for models that read vectors."""
     item, position = np.nonzero(items.scored)

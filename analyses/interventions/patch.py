@@ -24,6 +24,15 @@ Positions = Sequence[int] | np.ndarray | None
 """``None``: all; whole numbers [k], the same in each item; or int64 [item, k]."""
 
 
+def checked_positions(positions: Any, n_items: int, n_pos: int, name: str = "positions") -> np.ndarray:
+    """Positions as an array [k] or [item, k]. Errors: ``ConfigError`` for others than 0 to ``n_pos - 1``."""
+    places = np.asarray(positions)
+    fits = places.ndim in (1, 2) and places.size > 0 and np.issubdtype(places.dtype, np.integer)
+    fits = fits and places.min() >= 0 and places.max() < n_pos and (places.ndim == 1 or len(places) == n_items)
+    require(bool(fits), name, places.tolist(), f"whole numbers [k] or [{n_items}, k] from 0 to {n_pos - 1}")
+    return places
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Patch:
     """The activation of a site is replaced by ``values`` at ``positions``.
@@ -38,14 +47,8 @@ class Patch:
 
     def __post_init__(self) -> None:
         require(self.values.ndim >= 2, "values", f"shape {list(self.values.shape)}", "[item, pos, ...]")
-        if self.positions is None:
-            return
-        places = np.asarray(self.positions)
-        n_items, n_pos = len(self.values), self.values.shape[self.pos_axis]
-        allowed = f"whole numbers [k] or [{n_items}, k] from 0 to {n_pos - 1}"
-        fits = places.size > 0 and places.ndim in (1, 2) and np.issubdtype(places.dtype, np.integer)
-        fits = fits and places.min() >= 0 and places.max() < n_pos and (places.ndim == 1 or len(places) == n_items)
-        require(bool(fits), "positions", places.tolist(), allowed)
+        if self.positions is not None:
+            checked_positions(self.positions, len(self.values), self.values.shape[self.pos_axis])
 
     @property
     def pos_axis(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from analyses.interventions.activations import Activations, means, narrow
 from analyses.interventions.items import Pairs, cut, derangement, layouts, minimal_pairs, order_of_length
-from analyses.interventions.patch import Positions
+from analyses.interventions.patch import Positions, checked_positions
 from analyses.interventions.trace import Trace, Weights, trace
 from mechproc.errors import ConfigError, require
 from mechproc.procedures.base import Items, Procedure
@@ -47,12 +47,7 @@ class Ablated:
     def take(self, kept: np.ndarray, positions: Positions) -> Ablated:
         """The items ``kept``, longest first, with ``positions`` given in the order of all items."""
         kept = kept[order_of_length(self.items.take(kept))]
-        places = None if positions is None else np.asarray(positions)
-        if places is not None:
-            n, width = self.items.tokens.shape
-            fits = places.ndim in (1, 2) and places.size > 0 and np.issubdtype(places.dtype, np.integer)
-            fits = bool(fits and places.min() >= 0 and places.max() < width and (places.ndim == 1 or len(places) == n))
-            require(fits, "positions", places.tolist(), f"whole numbers [k] or [{n}, k] from 0 to {width - 1}")
+        places = None if positions is None else checked_positions(positions, *self.items.tokens.shape)
         rest = {name: None if (x := getattr(self, name)) is None else x.take(kept) for name in ("corrupt", "partners")}
         places = places[kept] if places is not None and places.ndim == 2 else places
         return Ablated(self.items.take(kept), self.reference, **rest, positions=places)

@@ -8,13 +8,14 @@ positions alone. That is exact, as what is left out reaches no scored logit.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.interventions.effects import LINEAR, Change, first_change, stage_of
+from analyses.interventions.effects import LINEAR, Change, first_change, is_unseen, stage_of
 from analyses.interventions.patch import Patch, patches_from
 from analyses.interventions.trace import Trace, at
 from mechproc.errors import require
@@ -38,8 +39,15 @@ def sweep(trace: Trace, interventions: Sequence[Intervention]) -> Iterator[tuple
     ``RuntimeError`` when an untouched row differs from the intact run.
     """
     plans: dict[tuple, list[int]] = {}
+    unseen = []
     for index, patches in enumerate(interventions):
-        plans.setdefault(_plan(trace, index, patches), []).append(index)
+        plan = _plan(trace, index, patches)
+        if is_unseen(trace, patches):
+            unseen.append(index)
+        else:
+            plans.setdefault(plan, []).append(index)
+    if unseen:
+        yield unseen, trace.logits.expand(len(unseen), *trace.logits.shape)
     n_items = len(trace.items)
     for (stage, shortcut, *_), members in plans.items():
         step = max(1, ROWS // max(n_items, 1))
@@ -149,6 +157,10 @@ class _Rows:
             scores = self._edit(f"{hook}attn_scores", weights.scores_without_keys(layer, q, read, queries), place)
             pattern = self._edit(f"{hook}pattern", scores.softmax(-1), place)
             z = weights.z_without_values(layer, pattern, read)
+        elif change.where is not None and not self.edited & {
+            f"{hook}{x}" for x in ("k", "v", "attn_scores", "pattern")
+        }:
+            z = self._z_of_few_keys(layer, q, read, queries, change.where)
         else:
             k, v = (self._edit(f"{hook}{x}", self._keys(layer, x, read, change.where)) for x in "kv")
             scores = self._edit(f"{hook}attn_scores", weights.scores(q, k, queries), place)
@@ -157,6 +169,28 @@ class _Rows:
         z = self._edit(f"{hook}z", z, place)
         out = self._edit(f"{name}.hook_attn_out", weights.attn_out(layer, z), place)
         return Change(residual + out, place, at_scored=last)
+
+    def _z_of_few_keys(self, layer: int, q: Tensor, read: Tensor, queries: Tensor, where: Tensor) -> Tensor:
+        """z [intervention, item, query, head, d_head] where keys and values changed at positions ``where`` alone.
+
+        The intact keys and values of an item are used for all interventions at once; what changed is put in after.
+        """
+        weights, trace, hook = self.weights, self.trace, f"blocks.{layer}.attn.hook_"
+        n, _, n_queries = q.shape[:3]
+        rows = (q / math.sqrt(q.shape[-1])).permute(1, 3, 0, 2, 4)  # item, head, intervention, query, d_head
+        k, v = (trace.activations[f"{hook}{x}"].transpose(1, 2) for x in "kv")  # item, head, pos, d_head
+        k_new, v_new = (weights.heads(layer, x, read).permute(1, 3, 0, 2, 4) for x in "kv")
+        scores = (rows.flatten(2, 3) @ k.transpose(-1, -2)).unflatten(2, (n, n_queries))
+        index = where.permute(1, 0, 2)[:, None, :, None].expand(-1, rows.shape[1], -1, n_queries, -1)
+        scores.scatter_(-1, index, rows @ k_new.transpose(-1, -2))
+        future = self.everywhere > queries.permute(1, 0, 2)[..., None]
+        pattern = scores.masked_fill_(future[:, None], -torch.inf).softmax(-1)
+        z = (pattern.flatten(2, 3) @ v).unflatten(2, (n, n_queries))
+        again = (where[..., None] == where[..., None, :]).tril(-1).any(-1)  # a position that is listed twice
+        there = where.permute(1, 0, 2)[:, None, ..., None].expand(-1, v.shape[1], -1, -1, v.shape[-1])
+        moved = v_new - v[:, :, None].expand(-1, -1, n, -1, -1).gather(3, there)
+        moved = moved * ~again.permute(1, 0, 2)[:, None, ..., None]
+        return (z + pattern.gather(-1, index) @ moved).permute(2, 0, 3, 1, 4)
 
     def _mlp(self, layer: int, change: Change) -> Change:
         name, weights = f"blocks.{layer}", self.weights
