@@ -2,3 +2,10 @@
 
 Analyses measure; they never print, plot or train. ``figures`` draws Results, ``report`` puts everything on one page.
 """
+
+ANALYSES = {
+    "ablation": "ablation.run",
+    "ablation-kinds": "ablation.compare",
+    "attention": "attention.run",
+}
+"""Name of an analysis in commands -> its function, below ``analyses``; ``analyses.registry`` reads their signatures."""

@@ -83,7 +83,8 @@ def run(
     - ``pair``: for a counterfactual of a procedure, the kind of minimal pair;
     - ``partners``: for resample, the item that each item takes the activation from, whole numbers [item];
     - ``positions``: where the part is replaced: whole numbers [k], or [item, k]; by default everywhere;
-    - ``seed``: of the items and of who is resampled from whom. Every model gets the same.
+    - ``seed``: of the items and of who is resampled from whom. Every model gets the same;
+    - ``n_items``: how many test items of the procedure, 1,024 by default.
 
     Errors: ``PartError`` for a part that does not exist or where the ablation is undefined (``compare`` marks these
     instead); ``ConfigError`` for models or items that do not fit, or when fewer than half of the items can be aligned.

@@ -6,7 +6,8 @@ different seeds are matched by what they do (``match_heads``: by their rank on a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +21,11 @@ from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
 from mechproc.model.hooked import HookedTransformer
-from mechproc.procedures.base import Items
+from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Label, Result
 
+N_ITEMS = 512
+"""Items that heads are scored on unless told otherwise."""
 MAX_PATTERN_ITEMS = 64
 """Items whose whole patterns are returned."""
 NOT_USED = (
@@ -67,6 +70,37 @@ def patterns(model: HookedTransformer, items: Items, *, window: tuple[int | None
         undefined=[({"item": int(i), "query": int(q)}, "padding: the item has ended") for i, q in padding],
         metadata={"tokens": [row[:n] for row, n in zip(items.tokens.tolist(), items.n_tokens.tolist(), strict=True)]},
     )
+
+
+def run(
+    models: Models,
+    rule: Procedure,
+    targets: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    n_items: int = N_ITEMS,
+) -> Result:
+    """How much each head looks where a head of a named function does: axes ``mask``, ``layer``, ``head`` and ``seed``.
+
+    These are the ``scores`` of the rule's own attention targets on its test items.
+
+    - ``targets``: names of the rule's attention targets; by default all;
+    - ``seed``: of the items;
+    - ``n_items``: how many.
+
+    Errors: ``ConfigError`` for a rule without targets, and a target that it does not have.
+    """
+    names = type(rule).attention_target_names
+    require(bool(names), "rule", rule.short_name, "a rule with attention targets")
+    chosen = list(names) if targets is None else list(targets)
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(f"targets: {name!r} is not one of {', '.join(names)}{nearest(name, names)}")
+    items = rule.items(n_items, seed=seed)
+    masks = rule.attention_targets(items)
+    found = scores(models, items, {name: masks[name] for name in chosen})
+    settings = {"procedure": rule.to_dict(), "seed": seed, "targets": {name: names[name] for name in chosen}}
+    return dataclasses.replace(found, metadata={**found.metadata, **settings})
 
 
 @sized_threads

@@ -167,7 +167,9 @@ def test_warnings_are_printed_before_the_values():
 
 def test_long_tables_are_cut_and_say_so():
     long = make(values=np.zeros((3, 3, 20)), undefined=(), coordinates=make().coordinates | {"item": list(range(20))})
-    assert str(long).splitlines()[-2] == "... and 140 more"
+    text = str(long).splitlines()
+    assert text[2].split() == ["part", "item", *(word for seed in range(3) for word in ("seed", str(seed)))]
+    assert text[-2] == "... and 20 more rows"
 
 
 def test_values_are_a_read_only_copy():

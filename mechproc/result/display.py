@@ -21,19 +21,11 @@ MAX_SEEDS = 32
 
 
 def as_text(result: Result) -> str:
-    """What was measured, its warnings, the first cells one below the other, and what they do not show."""
-    n_rows = result.values.size
-    index = np.unravel_index(np.arange(min(n_rows, MAX_ROWS)), result.values.shape) if result.axes else ()
-    columns = [
-        [str(result.coordinates[axis][i]) for i in places.tolist()]
-        for axis, places in zip(result.axes, index, strict=True)
-    ]
-    columns.append(_texts(result, index))
-    names = [*result.axes, "value"]
-    widths = [max(map(len, [name, *column])) for name, column in zip(names, columns, strict=True)]
-    rows = [names, *(list(row) for row in zip(*columns, strict=True))]
+    """What was measured, its warnings, a table laid out as in ``as_html``, and what it does not show."""
+    rows, n_rows = _rows(result)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     body = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
-    rest = [f"... and {n_rows - MAX_ROWS:,} more"] if n_rows > MAX_ROWS else []
+    rest = [f"... and {n_rows - MAX_ROWS:,} more rows"] if n_rows > MAX_ROWS else []
     warnings = [f"Warning: {sentence}" for sentence in result.warnings]
     end = f"Does not show: {result.what_it_does_not_show}"
     return "\n".join([_heading(result), *warnings, result.direction, *body, *rest, end])
@@ -44,31 +36,44 @@ def as_html(result: Result) -> str:
 
     Above it the name, unit, direction and warnings; below it the reasons of undefined cells and what is not shown.
     """
-    across = _across(result)
-    others = [axis for axis in result.axes if axis != across]
-    shape = [len(result.coordinates[axis]) for axis in others]
-    labels = result.coordinates[across] if across else ()
-    head = [*others, *(f"{across} {label}" for label in labels)] if across else [*others, "value"]
-    n_rows = math.prod(shape)
-    rows = []
-    for index in np.array(np.unravel_index(np.arange(min(n_rows, MAX_ROWS)), shape)).T if shape else [()]:
-        place = dict(zip(others, (int(i) for i in index), strict=True))
-        at = [np.full(max(len(labels), 1), place[a]) if a in place else np.arange(len(labels)) for a in result.axes]
-        names = "".join(f"<th>{html.escape(str(result.coordinates[a][i]))}</th>" for a, i in place.items())
-        cells = "".join(f"<td>{text}</td>" for text in _texts(result, tuple(at)))
-        rows.append(f"<tr>{names}{cells}</tr>")
+    (head, *rows), n_rows = _rows(result)
+    n_names = len(result.axes) - (_across(result) is not None)
+    heading = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    cells = [
+        "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text, kind in zip(row, _kinds(n_names, row), strict=True))
+        for row in rows
+    ]
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
     notes = [f"{n_rows - MAX_ROWS:,} more rows are not shown."] if n_rows > MAX_ROWS else []
     notes += [f"{in_words(where)} undefined: {reason}" for where, reason in result.undefined[:MAX_ROWS]]
     notes.append(f"Does not show: {result.what_it_does_not_show}")
-    heading = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     return "".join(
         [
             f"<p><b>{html.escape(_heading(result))}</b>. {html.escape(result.direction)}</p>",
             *(f"<p><b>Warning:</b> {html.escape(sentence)}</p>" for sentence in result.warnings),
-            f"<table><thead><tr>{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table>",
+            f"<table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table>",
             *(f"<p>{html.escape(note)}</p>" for note in notes),
         ]
     )
+
+
+def _kinds(n_names: int, row: list[str]) -> list[str]:
+    return ["th"] * n_names + ["td"] * (len(row) - n_names)
+
+
+def _rows(result: Result) -> tuple[list[list[str]], int]:
+    """The heading and the first rows of the table, and how many rows there are without the heading."""
+    across = _across(result)
+    others = [axis for axis in result.axes if axis != across]
+    shape = [len(result.coordinates[axis]) for axis in others]
+    labels = result.coordinates[across] if across else ()
+    rows = [[*others, *(f"{across} {label}" for label in labels)] if across else [*others, "value"]]
+    n_rows = math.prod(shape)
+    for index in np.array(np.unravel_index(np.arange(min(n_rows, MAX_ROWS)), shape)).T if shape else [()]:
+        place = dict(zip(others, (int(i) for i in index), strict=True))
+        at = [np.full(max(len(labels), 1), place[a]) if a in place else np.arange(len(labels)) for a in result.axes]
+        rows.append([*(str(result.coordinates[a][i]) for a, i in place.items()), *_texts(result, tuple(at))])
+    return rows, n_rows
 
 
 def _heading(result: Result) -> str:

@@ -54,4 +54,4 @@ def test_every_help_is_printed_without_anything_heavy():
     )
     done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True)
     loaded = done.stdout.splitlines()[-1]
-    assert loaded == "['__main__', 'mechproc']", loaded
+    assert loaded == "['__main__', 'analyses', 'mechproc']", loaded

@@ -1,0 +1,165 @@
+"""Analyses of models by name, each computed once and kept as a file.
+
+A file is called by the digest of what was asked: the models' weights, what they were run on, the settings. It is read
+again as long as the code of the analysis is what it was, and computed anew otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from analyses.registry import Signature, function, signature, sources
+from analyses.sources import Group, groups
+from mechproc import __version__
+from mechproc.config import digest, nearest
+from mechproc.errors import ConfigError, StoreError, require
+from mechproc.procedures import Procedure
+from mechproc.result import Label, Result, stack
+from mechproc.runs.store import Store
+
+FOLDER = Path("results/analyses")
+DIGITS = 16
+"""Of the digest in a file's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """One Result and where it is."""
+
+    title: str
+    """The groups of models."""
+    result: Result
+    path: Path
+    seconds: float | None
+    """How long it took; ``None`` where it was read."""
+    missing: tuple[Label, ...]
+    """Seeds of a study that are not trained yet."""
+
+
+def analyse(
+    name: str,
+    models: Sequence[str],
+    *,
+    folder: str | Path = FOLDER,
+    store: Store | None = None,
+    procedure: Procedure | None = None,
+    again: bool = False,
+    scale: str | None = None,
+    n_seeds: int | None = None,
+    **settings: Any,
+) -> list[Kept]:
+    """The Results of an analysis: one for each group of models, or one for all groups where it compares them.
+
+    - ``name``: one of ``analyses.ANALYSES``;
+    - ``models``: names as ``analyses.sources`` reads them;
+    - ``folder``: where Results are kept, below the name of the analysis;
+    - ``procedure``: what the models are run on; by default the rule of each group;
+    - ``again``: compute even what is there;
+    - ``settings``: arguments of the analysis; those that are models are given by name.
+
+    ``metadata["request"]`` has what was asked, with the digest of every model. Errors: ``ConfigError`` for names and
+    settings that are not known, and for models whose rule is not known where the analysis needs one.
+    """
+    called = signature(name)
+    known = [option.name for option in called.options]
+    for setting in settings:
+        if setting not in known:
+            raise ConfigError(f"{setting} is not a setting of {name}: {', '.join(known)}{nearest(setting, known)}")
+    defaults = {option.name: option.default for option in called.options}
+    changed = {key: value for key, value in settings.items() if value != defaults[key]}
+    found = groups(models, store, procedure, scale=scale, n_seeds=n_seeds)
+    others = {
+        option.name: groups(changed[option.name], store, procedure, scale=scale, n_seeds=n_seeds)
+        for option in called.options
+        if option.models and changed.get(option.name) is not None
+    }
+    together = "groups" in called.takes and (len(found) > 1 or "seeds" not in called.takes)
+    parts = [found] if together else [[group] for group in found]
+    code = digest([__version__, sources(name)])
+    return [_kept(name, called, part, changed, others, Path(folder) / name, code, again) for part in parts]
+
+
+# ---- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _kept(
+    name: str,
+    called: Signature,
+    part: list[Group],
+    settings: dict[str, Any],
+    others: Mapping[str, list[Group]],
+    folder: Path,
+    code: str,
+    again: bool,
+) -> Kept:
+    """The Result of some groups: read, or else computed and written."""
+    title = ", ".join(group.name for group in part)
+    asked = {
+        "models": {group.name: group.digests() for group in part},
+        "procedure": _rule(called, part),
+        "settings": settings | {k: {g.name: g.digests() for g in named} for k, named in others.items()},
+    }
+    path = folder / f"{digest(asked)[:DIGITS]}.json"
+    missing = tuple(dict.fromkeys(seed for group in part for seed in group.missing))
+    if not again and path.exists():
+        with contextlib.suppress(StoreError):  # what is damaged is computed again
+            result = Result.load(path)
+            if result.metadata.get("request", {}).get("code") == code:
+                return Kept(title, result, path, None, missing)
+    started = time.monotonic()
+    arguments = settings | {key: _one(key, named).models for key, named in others.items()}
+    result = _computed(name, called, part, arguments)
+    request = {"analysis": name, **asked, "command": _command(name, part, settings), "code": code}
+    result = dataclasses.replace(result, metadata={**result.metadata, "request": request})
+    folder.mkdir(parents=True, exist_ok=True)
+    result.save(path)
+    return Kept(title, result, path, time.monotonic() - started, missing)
+
+
+def _computed(name: str, called: Signature, part: list[Group], arguments: dict[str, Any]) -> Result:
+    run = function(name)
+    given = dict(arguments)
+    if called.procedure is not None and part[0].procedure is not None:
+        given[called.procedure] = part[0].procedure
+    if len(part) > 1 or ("seeds" not in called.takes and "groups" in called.takes):
+        return run({group.name: group.models for group in part}, **given)
+    (group,) = part
+    if "seeds" in called.takes:
+        return run(group.models, **given)
+    return stack({seed: run(model, **given) for seed, model in group.models.items()}, "seed")
+
+
+def _rule(called: Signature, part: list[Group]) -> Any:
+    """What the models are run on, as plain JSON with its version; ``None`` where the analysis asks for no rule."""
+    if called.procedure is None:
+        return None
+    for group in part:
+        known = group.procedure is not None or not called.needs_procedure
+        require(known, f"procedure of {group.name}", None, "the rule that these models are run on")
+    return [
+        None if rule is None else {"version": rule.source_version, **rule.to_dict()}
+        for rule in (group.procedure for group in part)
+    ]
+
+
+def _one(field: str, named: list[Group]) -> Group:
+    require(len(named) == 1, field, [group.name for group in named], "models of one group")
+    return named[0]
+
+
+def _command(name: str, part: list[Group], settings: Mapping[str, Any]) -> str:
+    """The command that asks for the same."""
+    words = ["mechproc", "analyse", name, *(each for group in part for each in group.spelled)]
+    for key, value in settings.items():
+        option = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        else:
+            words += [option, *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)])]
+    return shlex.join(words)

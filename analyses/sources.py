@@ -1,0 +1,177 @@
+"""Models by name: shipped ones, model files, runs, and the arms of a study, each group with the rule it was trained on.
+
+set            all shipped seeds of a rule; set:3, set:0..9, set:0,2,5: some of them; set:0..9@100: after 100 updates
+gpt2.safetensors, DIR   a model file, or a folder with ``model.safetensors``
+runs/set-3fa4c1d2e5b6   a run's folder; the name alone is looked up in the store
+set-to-haystack, FILE.py, set-to-haystack:attention   the complete runs of a study, an arm a group; @0: as they began
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mechproc.config import digest, nearest
+from mechproc.errors import ConfigError, require
+from mechproc.model.hooked import HookedTransformer
+from mechproc.model.io import MODEL_FILE, load_model
+from mechproc.pretrained import card, pretrained_weights, shipped
+from mechproc.procedures import Procedure
+from mechproc.result import Label
+from mechproc.runs.config import RunConfig
+from mechproc.runs.folder import RunFolder
+from mechproc.runs.store import Store
+from mechproc.studies import STUDIES
+
+SHIPPED = re.compile(r"(?P<rule>[\w-]+?)(:(?P<seeds>\d+(\.\.\d+)?(,\d+(\.\.\d+)?)*))?(@(?P<step>\d+))?")
+FILES = "files"
+"""The name of a group of models of which nothing but their weights is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Models that an analysis treats alike, one for each seed."""
+
+    name: str
+    """The rule, the arm of the study, or how the runs began."""
+    models: dict[Label, HookedTransformer]
+    procedure: Procedure | None
+    """What the models were trained on, where that is known."""
+    spelled: tuple[str, ...]
+    """The names that stand for it."""
+    missing: tuple[Label, ...] = ()
+    """Seeds of a study that are not trained yet."""
+
+    def digests(self) -> dict[str, str]:
+        """What identifies each model, by seed: its config and its weights."""
+        return {str(seed): model_digest(model) for seed, model in self.models.items()}
+
+
+def groups(
+    names: Sequence[str],
+    store: Store | None = None,
+    procedure: Procedure | None = None,
+    *,
+    scale: str | None = None,
+    n_seeds: int | None = None,
+) -> list[Group]:
+    """The models that the names stand for; those of one rule, one arm or one kind of run are one group.
+
+    ``store``: where runs are looked up, ``runs`` by default; ``procedure``: what the models are run on, in place of the
+    rule they were trained on; ``scale``, ``n_seeds``: of studies. Errors: ``ConfigError`` for a name that stands for
+    nothing, a seed that stands twice in a group, and a study without a complete run; ``StoreError`` for damaged files.
+    """
+    require(len(names) > 0, "models", list(names), "at least one")
+    store = store or Store("runs")
+    found: dict[tuple[str, str], Group] = {}
+    for name in names:
+        for group in _named(name, store, scale, n_seeds):
+            used = procedure or group.procedure
+            config = next(iter(group.models.values())).cfg.to_dict()
+            rule = digest([used.to_dict() if used else None, config])
+            key = (group.name, rule)
+            known = found[key].models if key in found else {}
+            twice = [label for label in group.models if label in known]
+            require(not twice, f"models of {group.name}", twice, "each seed once")
+            spelled = (*found[key].spelled, name) if key in found else group.spelled
+            found[key] = Group(group.name, {**known, **group.models}, used, spelled, group.missing)
+    return list(found.values())
+
+
+def model_digest(model: HookedTransformer) -> str:
+    """SHA-256 of a model's config and weights, in hexadecimal; equal for equal models however they were loaded."""
+    import hashlib
+
+    bits = hashlib.sha256(digest(model.cfg.to_dict()).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        bits.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        bits.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return bits.hexdigest()
+
+
+# ---- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _named(name: str, store: Store, scale: str | None, n_seeds: int | None) -> list[Group]:
+    path = Path(name)
+    in_store = store.root / name
+    if path.suffix != ".py" and (path.exists() or in_store.is_dir()):
+        return [_of_file(path if path.exists() else in_store)]
+    match = SHIPPED.fullmatch(name)
+    if match and match["rule"] in shipped():
+        return [_shipped(match)]
+    study, step = re.fullmatch(r"(.*?)(?:@(\d+))?", name).groups()  # type: ignore[union-attr]
+    study, _, arm = study.partition(":")
+    if study in STUDIES or study.endswith(".py"):
+        return _of_study(study, arm or "*", None if step is None else int(step), store, scale, n_seeds)
+    known = [*shipped(), *STUDIES]
+    raise ConfigError(
+        f"models = {name!r} is not allowed: a rule with shipped models ({', '.join(shipped())}), such as set or "
+        f"set:0..9, a model file, a run, or a study ({', '.join(STUDIES)}){nearest(re.split('[:@]', name)[0], known)}"
+    )
+
+
+def _shipped(match: re.Match[str]) -> Group:
+    rule, step = match["rule"], match["step"]
+    known = card(rule)
+    seeds = [donor["seed"] for donor in known["donors"]] if match["seeds"] is None else _numbers(match["seeds"])
+    models: dict[Label, HookedTransformer] = {}
+    for seed in seeds:
+        weights = pretrained_weights(rule, seed, None if step is None else int(step))
+        models[seed] = HookedTransformer(*weights, name=f"{rule}, seed {seed}" + (f", step {step}" if step else ""))
+    at = f" at step {step}" if step else ""
+    return Group(rule + at, models, Procedure.from_dict(known["procedure"]), (match[0],))
+
+
+def _numbers(text: str) -> list[int]:
+    """``"0..3,7"`` -> ``[0, 1, 2, 3, 7]``."""
+    ends = [[int(end) for end in part.split("..")] for part in text.split(",")]
+    return [number for end in ends for number in range(end[0], end[-1] + 1)]
+
+
+def _of_file(path: Path) -> Group:
+    if path.is_dir() and (folder := RunFolder(path)).config.exists() and folder.model.exists():
+        run = RunConfig.from_dict(folder.read_config()["config"])
+        model = HookedTransformer(*folder.load_model(), name=path.name)
+        return Group(_began(run), {run.seed: model}, run.procedure, (str(path),))
+    cfg, state, metadata = load_model(path)
+    kind: Any = metadata.get("procedure")
+    label = (path.parent.name or path.stem) if path.name == MODEL_FILE else path.stem
+    rule = Procedure.from_dict(kind) if isinstance(kind, dict) else None
+    return Group(FILES, {label: HookedTransformer(cfg, state, name=label)}, rule, (str(path),))
+
+
+def _began(run: RunConfig) -> str:
+    moved = " + ".join(f"{part} of {name}" for part, name in run.recipe.parts.items())
+    return f"{run.procedure.short_name}: {moved or 'random'}"
+
+
+def _of_study(
+    name: str, pattern: str, step: int | None, store: Store, scale: str | None, n_seeds: int | None
+) -> list[Group]:
+    from mechproc.studies.registry import load
+
+    study = load(name, scale, n_seeds)
+    arms = [arm for arm in study.arms if fnmatch.fnmatchcase(arm, pattern)]
+    require(bool(arms), "arm", pattern, f"one of {', '.join(study.arms)}, or a pattern such as 'set*'")
+    found = []
+    for arm in arms:
+        runs = study.by_arm[arm]
+        here = {seed: run for seed, run in runs.items() if store.has_weights(run)}
+        models: dict[Label, HookedTransformer] = {}
+        for seed, run in here.items():
+            weights = store.model(run) if step is None else store.checkpoint(run, step)
+            models[seed] = HookedTransformer(*weights, name=f"{arm}, seed {seed}")
+        at = "" if step is None else f" at step {step}"
+        if models:
+            rule = next(iter(here.values())).procedure
+            left = tuple(seed for seed in runs if seed not in here)
+            spelled = f"{name}:{arm}" + ("" if step is None else f"@{step}")
+            found.append(Group(f"{study.name}: {arm}{at}", models, rule, (spelled,), left))
+    command = f"mechproc study run {name} trains them"
+    require(bool(found), "models", name, f"a study with weights of complete runs in {store.root}; {command}")
+    return found

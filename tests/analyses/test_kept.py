@@ -1,0 +1,93 @@
+"""Analyses by name: computed once, read afterwards, computed anew when what was asked or the code differs."""
+
+import pytest
+
+from analyses import ANALYSES, ablation, kept, registry
+from analyses.kept import analyse
+from mechproc import load_pretrained, save_model
+from mechproc.errors import ConfigError
+from mechproc.pretrained import pretrained_weights
+from mechproc.procedures import get
+from mechproc.result import Result
+
+FEW = {"n_items": 20, "parts": ["L0.H0", "L1.mlp"]}
+
+
+def asked(folder, names=("sort:0..1",), **settings):
+    return analyse("ablation", names, folder=folder, **{**FEW, **settings})
+
+
+def test_a_result_is_that_of_the_function_and_is_kept(tmp_path):
+    (first,) = asked(tmp_path)
+    direct = ablation.run({s: load_pretrained("sort", s) for s in range(2)}, get("sort")(), **FEW)
+    assert first.seconds is not None and first.path.parent == tmp_path / "ablation"
+    assert (first.result.values == direct.values).all() and first.result.coordinates == direct.coordinates
+    request = first.result.metadata["request"]
+    assert request["command"] == "mechproc analyse ablation sort:0..1 --n-items 20 --parts L0.H0 L1.mlp"
+    assert set(request["models"]["sort"]) == {"0", "1"} and request["settings"] == FEW
+    (again,) = asked(tmp_path)
+    assert again.seconds is None and again.result == first.result == Result.load(first.path)
+    assert asked(tmp_path, again=True)[0].seconds is not None
+
+
+def test_other_models_rules_and_settings_are_other_files(tmp_path):
+    paths = {asked(tmp_path)[0].path}
+    paths |= {asked(tmp_path, names=["sort:0..2"])[0].path, asked(tmp_path, ablation="mean")[0].path}
+    paths.add(asked(tmp_path, procedure=get("sort").from_dict({"n_symbols": 10}))[0].path)
+    assert len(paths) == 4
+    assert asked(tmp_path, ablation="zero")[0].path in paths and len(list(tmp_path.rglob("*.json"))) == 4
+
+
+def test_the_same_weights_in_a_file_are_the_same_models(tmp_path):
+    file = save_model(tmp_path / "mine.safetensors", *pretrained_weights("sort", 0))
+    (mine,) = asked(tmp_path, names=[str(file)], procedure=get("sort")())
+    (ours,) = asked(tmp_path, names=["sort:0"])
+    digest = mine.result.metadata["request"]["models"]["files"]["mine"]
+    assert digest == ours.result.metadata["request"]["models"]["sort"]["0"]
+
+
+def test_other_code_or_a_damaged_file_is_computed_anew(tmp_path, monkeypatch):
+    (first,) = asked(tmp_path)
+    first.path.write_text("{")
+    assert asked(tmp_path)[0].seconds is not None
+    monkeypatch.setattr(kept, "sources", lambda name: {"analyses.ablation": "other"})
+    assert asked(tmp_path)[0].seconds is not None
+    assert asked(tmp_path)[0].seconds is None
+
+
+def test_groups_have_results_of_their_own_or_one_together(tmp_path, monkeypatch):
+    results = asked(tmp_path, names=["sort:0", "reverse:0"])
+    assert [one.title for one in results] == ["sort", "reverse"]
+    seen = []
+
+    def compare(models, **settings):
+        seen.append({name: sorted(of_seed) for name, of_seed in models.items()})
+        return results[0].result
+
+    called = registry.signature("ablation")
+    for takes in ({"groups"}, {"groups", "seeds"}):
+        changed = registry.Signature(called.about, frozenset(takes), "models", None, False, called.options)
+        monkeypatch.setattr(kept, "signature", lambda name, changed=changed: changed)
+        monkeypatch.setattr(kept, "function", lambda name: compare)
+        (both,) = asked(tmp_path, names=["sort:0", "reverse:0"], again=True)
+        assert both.title == "sort, reverse" and seen.pop() == {"sort": [0], "reverse": [0]}
+
+
+def test_an_analysis_of_one_model_is_stacked_over_seeds(tmp_path, monkeypatch):
+    called = registry.signature("ablation")
+    changed = registry.Signature(called.about, frozenset({"one"}), "model", "items", True, called.options)
+    monkeypatch.setattr(kept, "signature", lambda name: changed)
+    monkeypatch.setattr(
+        kept, "function", lambda name: lambda model, **given: ablation.run([model], **given).select(seed=0)
+    )
+    (one,) = asked(tmp_path)
+    assert one.result.axes == ("seed", "part") and list(one.result.coordinates["seed"]) == [0, 1]
+
+
+def test_mistakes_are_said_before_anything_is_computed(tmp_path):
+    with pytest.raises(ConfigError, match=r"ablatio is not a setting of ablation.*did you mean 'ablation'"):
+        asked(tmp_path, ablatio="mean")
+    file = save_model(tmp_path / "mine.safetensors", *pretrained_weights("sort", 0))
+    with pytest.raises(ConfigError, match="procedure of files = None"):
+        asked(tmp_path, names=[str(file)])
+    assert "attention" in ANALYSES and not (tmp_path / "ablation").exists()
