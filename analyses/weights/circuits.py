@@ -1,0 +1,58 @@
+"""The QK or OV circuit of one head as a matrix: in the residual stream, from token to token, or from place to place."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from analyses.models import sized_threads
+from analyses.weights.matrices import Matrices, product, said_of
+from mechproc.errors import PartError, require
+from mechproc.model.hooked import HookedTransformer
+from mechproc.result import Result
+
+Basis = Literal["residual", "tokens", "positions"]
+NOT_SHOWN = (
+    "what the head does in an item: there the LayerNorm divides by a scale that depends on the item, biases add to it, "
+    "and a head of a later layer reads what earlier parts wrote besides the embeddings"
+)
+
+
+@sized_threads
+def circuit(model: HookedTransformer, part: str, basis: Basis = "tokens", *, folded: bool = True) -> Result:
+    """The circuit of ``part``, such as ``"L1.H0.OV"``: a matrix, the same for every basis inside the head.
+
+    | basis | QK: axes ``query``, ``key`` | OV: axes ``source``, ``output`` |
+    | --- | --- | --- |
+    | ``residual`` | W_Q W_K^T / sqrt(d_head), [d_model, d_model] | W_V W_O, [d_model, d_model] |
+    | ``tokens`` | W_E QK W_E^T, [d_vocab, d_vocab] | W_E OV W_U, [d_vocab, d_vocab] |
+    | ``positions`` | W_pos QK W_pos^T, [n_ctx, n_ctx] | W_pos OV W_U, [n_ctx, d_vocab] |
+
+    Row vectors are multiplied from the left, as in TransformerLens. ``folded``: with the gains of the LayerNorms before
+    the head and before the unembedding. Scores are in nats before the softmax, for a LayerNorm whose scale is 1.
+    Errors: ``PartError`` for a part that is no QK or OV of one head; ``ConfigError`` for an unknown basis.
+    """
+    require(basis in ("residual", "tokens", "positions"), "basis", basis, "'residual', 'tokens' or 'positions'")
+    matrices = Matrices.of(model, folded)
+    if not part.endswith((".QK", ".OV")):
+        raise PartError(f"{part!r} is not the circuit of one head: name its QK or OV, such as 'L1.H0.OV'")
+    ((kind, factors),) = matrices.of_part(part).items()
+    is_qk = kind == "QK"
+    values = product(factors)
+    if basis != "residual":
+        left = matrices.state["embed.W_E" if basis == "tokens" else "pos_embed.W_pos"]
+        values = left @ values @ (left.T if is_qk else matrices.state["unembed.W_U"])
+    if is_qk:
+        values = values / np.sqrt(matrices.cfg.d_head or 1)
+    axes = ("query", "key") if is_qk else ("source", "output")
+    return Result(
+        name=f"{part} in the basis of {'the residual stream' if basis == 'residual' else basis}",
+        values=values,
+        axes=axes,
+        coordinates={axis: list(range(n)) for axis, n in zip(axes, values.shape, strict=True)},
+        unit="nats" if basis != "residual" else "weight",
+        direction="higher: the query attends more to the key" if is_qk else "higher: the source raises the output more",
+        what_it_does_not_show=f"{NOT_SHOWN}.",
+        metadata={**said_of([matrices]), "basis": basis, "part": part},
+    )
