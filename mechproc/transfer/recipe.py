@@ -11,13 +11,14 @@ import functools
 import itertools
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from mechproc.config import Config
 from mechproc.errors import PartError, require
 from mechproc.model.config import ModelConfig
 from mechproc.model.parts import Selection, check_expression, select
-from mechproc.model.state import State, check_state, init_state, tensor_shapes
+from mechproc.model.state import State, check_state, dtype_of, init_state, tensor_shapes
 from mechproc.transfer.perturb import Perturbation, perturbed
 
 RECIPE_VERSION = "1.0.0"
@@ -87,12 +88,15 @@ def assemble(
     """The weights that a training starts from.
 
     ``donors`` holds config and weights of each donor, by the name that the recipe gives it. ``seed`` decides the fresh
-    weights, with the stream ``start`` of ``init_state``, and the perturbations. Raises what ``check`` raises, and a
-    ``StoreError`` for weights that do not fit their donor's config.
+    weights, with the stream ``start`` of ``init_state``, and the perturbations. Raises what ``check`` raises, a
+    ``StoreError`` for weights that do not fit their donor's config, and a ``ConfigError`` for weights that would be
+    rounded or raised to float32.
     """
     check(recipe, cfg, {name: donor_cfg for name, (donor_cfg, _) in donors.items()})
     for name, (donor_cfg, donor) in donors.items():
         check_state(donor, donor_cfg, source=f"donor {name!r}")
+        dtype = dtype_of(donor)
+        require(dtype == torch.float32, f"dtype of donor {name!r}", dtype, "torch.float32, that of the fresh weights")
     state = init_state(cfg, seed, start)
     for part, name in recipe.parts.items():
         selection = select(part, cfg)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mechproc.errors import ConfigError
 from mechproc.model.forward import forward
 from mechproc.model.parts import select
 from mechproc.model.state import init_state, tensor_shapes
@@ -176,6 +177,14 @@ def test_donors_are_neither_changed_nor_shared(cfg, random_state):
         for tensor in assemble(recipe, cfg, SEED, {"set": (cfg, donor)}).values():
             tensor.fill_(9.0)
         assert all(torch.equal(donor[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("recipe", [Recipe(donor="d", positions="donor"), Recipe(donor="d", embedding="mean")])
+def test_a_donor_in_another_precision_is_refused_rather_than_rounded(recipe, dtype, cfg, donor_cfg, random_state):
+    other = {name: tensor.to(dtype) for name, tensor in random_state(donor_cfg).items()}
+    with pytest.raises(ConfigError, match=f"dtype of donor 'd' = {dtype} is not allowed"):
+        assemble(recipe, cfg, SEED, {"d": (donor_cfg, other)})
 
 
 def test_all_is_the_donor_itself(cfg, random_state):
