@@ -7,5 +7,11 @@ ANALYSES = {
     "ablation": "ablation.run",
     "ablation-kinds": "ablation.compare",
     "attention": "attention.run",
+    "spectrum": "weights.spectrum",
+    "weight-circuit": "weights.circuit",
+    "composition": "weights.composition",
+    "principal-angles": "weights.angles",
+    "weight-change": "weights.change",
+    "compare-weights": "weights.compare",
 }
 """Name of an analysis in commands -> its function, below ``analyses``; ``analyses.registry`` reads their signatures."""

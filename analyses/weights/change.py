@@ -26,8 +26,8 @@ ACROSS_RESIDUAL = {"W_E": 1, "W_pos": 1, "W_Q": 0, "W_K": 0, "W_V": 0, "W_O": 1,
 def change(models: Models, starts: Models, parts: Sequence[str] | None = None) -> Result:
     """What changed between ``starts`` and ``models``: axes ``part``, ``quantity`` and ``seed``.
 
-    - ``models``, ``starts``: one for each seed, such as ``load_pretrained(rule, seed)`` and
-      ``load_pretrained(rule, seed, step=0)``; of the same seeds and shape;
+    - ``models``: one for each seed, such as ``load_pretrained(rule, seed)``;
+    - ``starts``: the same models at step 0, such as ``load_pretrained(rule, seed, step=0)``;
     - ``parts``: any part expressions; ``None``: embeddings, every head with its QK and OV, every MLP, LayerNorms.
 
     Quantities, over all numbers of a part but the key biases: the ``norm before`` and ``after`` and of the ``change``

@@ -29,9 +29,13 @@ def circuit(model: HookedTransformer, part: str, basis: Basis = "tokens", *, fol
     | ``tokens`` | W_E QK W_E^T, [d_vocab, d_vocab] | W_E OV W_U, [d_vocab, d_vocab] |
     | ``positions`` | W_pos QK W_pos^T, [n_ctx, n_ctx] | W_pos OV W_U, [n_ctx, d_vocab] |
 
-    Row vectors are multiplied from the left, as in TransformerLens. ``folded``: with the gains of the LayerNorms before
-    the head and before the unembedding. Scores are in nats before the softmax, for a LayerNorm whose scale is 1.
-    Errors: ``PartError`` for a part that is no QK or OV of one head; ``ConfigError`` for an unknown basis.
+    - ``part``: the QK or OV of one head, such as L1.H0.OV;
+    - ``basis``: of both axes, as in the table;
+    - ``folded``: whether the gains of the LayerNorms before the head and before the unembedding are multiplied in.
+
+    Row vectors are multiplied from the left, as in TransformerLens. Scores are in nats before the softmax, for a
+    LayerNorm whose scale is 1. Errors: ``PartError`` for a part that is no QK or OV of one head; ``ConfigError`` for an
+    unknown basis.
     """
     require(basis in ("residual", "tokens", "positions"), "basis", basis, "'residual', 'tokens' or 'positions'")
     matrices = Matrices.of(model, folded)

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from analyses.models import Models
-from analyses.weights.distances import NOT_DEFINED, NOT_SHOWN, UNITS, check_measure, pairwise
+from analyses.weights.distances import NOT_DEFINED, NOT_SHOWN, UNITS, Measure, check_measure, pairwise
 from analyses.weights.matrices import layer_parts
 from analyses.weights.population import UNTRAINED, Member, Population, Starts, population
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
-from mechproc.procedures.base import Items
+from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Label, Result, Where
 from mechproc.statistics.comparisons import MIN_SEEDS
 from mechproc.statistics.paired import holm
@@ -31,16 +31,18 @@ from mechproc.threads import one_thread
 
 QUANTITIES = ("within a rule", "between rules", "excess", "same start", "untrained", "to untrained", "own rule nearest",
               "untrained excess", "untrained p", "p", "adjusted p", "called different")  # fmt: skip
+N_ITEMS = 256
+"""Of a procedure."""
 DIFFERENT, UNDECIDED, BY_SHAPE = "different", "undecided", "different before training"
 NO_SHARED = "no two rules have models that share a start"
 
 
 def compare(
     models: Mapping[str, Models],
-    measure: str = "spectrum",
+    measure: Measure = "spectrum",
     *,
     starts: Starts = "shared",
-    items: Items | None = None,
+    items: Procedure | Items | None = None,
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Result:
@@ -52,6 +54,8 @@ def compare(
     - ``starts``: the models at step 0, by rule and seed, from which it is seen which models share a start; or
       ``"shared"``, models of one seed share one, as the shipped ones do; or ``"different"``. Without the models, fresh
       ones of the same shapes are drawn from ``seed``;
+    - ``items``: what activations are compared on; of a procedure the first 256 test items of ``seed``, and no other
+      measure reads any;
     - ``alpha``: the chance, at most, of any false word among the parts.
 
     Quantities, in units of the measure: mean distances ``within a rule`` and ``between rules`` (different starts),
@@ -63,7 +67,7 @@ def compare(
     ``metadata["words"]`` has the word of each part, ``metadata["sentences"]`` what it says.
     """
     require(0 < alpha < 1, "alpha", alpha, "above 0, below 1")
-    check_measure(measure, items)
+    items = _items(items, measure, seed)
     everyone = population(models, starts, seed)
     rows = _rows(everyone)
     with one_thread():
@@ -72,15 +76,15 @@ def compare(
 
 
 def between(
-    models: Mapping[str, Models], measure: str = "spectrum", *, starts: Starts = "shared", items: Items | None = None,
-    seed: int = 0,
+    models: Mapping[str, Models], measure: Measure = "spectrum", *, starts: Starts = "shared",
+    items: Procedure | Items | None = None, seed: int = 0,
 ) -> Result:  # fmt: skip
     """The mean distance between models of two rules and different starts: axes ``part``, ``first`` and ``second``.
 
     The rules stand in the order given, ``"untrained"`` at the end; a rule with itself: its seeds. Arguments are those
     of ``compare``.
     """
-    check_measure(measure, items)
+    items = _items(items, measure, seed)
     everyone = population(models, starts, seed)
     rows, labels = _rows(everyone), [*everyone.rules, UNTRAINED]
     members = [*everyone.trained, *everyone.untrained]
@@ -168,6 +172,14 @@ def _judged(
             "sentences": [_sentence(part, words[part], table[part], measure, len(known)) for part in words],
         },
     )
+
+
+def _items(items: Procedure | Items | None, measure: str, seed: int) -> Items | None:
+    """The items of a measure, checked."""
+    if isinstance(items, Procedure):
+        items = items.items(N_ITEMS, seed=seed) if measure == "activations" else None
+    check_measure(measure, items)
+    return items
 
 
 def _rows(everyone: Population) -> list[str]:

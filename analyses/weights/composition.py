@@ -37,7 +37,13 @@ def composition(models: Models, *, folded: bool = True, n_random: int = 200, see
 
     - ``score``: from 0 to 1;
     - ``baseline``: the root mean square of the score over random rotations, 1 / sqrt(n);
-    - ``percentile``: the share of ``n_random`` random rotations, drawn from ``seed``, with a lower score.
+    - ``percentile``: the share of random rotations with a lower score.
+
+    Arguments:
+
+    - ``folded``: whether LayerNorms are folded into the weights that read them;
+    - ``n_random``: random rotations, for percentiles;
+    - ``seed``: of the rotations.
 
     Errors: ``ConfigError`` for models that do not fit.
     """
@@ -75,6 +81,8 @@ def angles(models: Models, *, folded: bool = True) -> Result:
     - ``smallest angle``: in degrees (scipy's ``subspace_angles``);
     - ``overlap``: the mean squared cosine of the principal angles, from 0 to 1;
     - ``baseline``: its mean over random rotations, the larger dimension / n.
+
+    - ``folded``: whether LayerNorms are folded into the weights that read them.
 
     Only subspaces count, not how strongly each direction is written or read. Where one of the two spans the residual
     stream, as MLPs and embeddings usually do, the cell is undefined.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from analyses.weights.population import Member
 from mechproc.errors import ConfigError, require
 from mechproc.procedures.base import Items
 
-UNITS = {
+Measure = Literal["spectrum", "norm", "composition", "matched", "activations"]
+UNITS: dict[str, str] = {
     "spectrum": "root mean square difference of singular values of matrices of norm 1",
     "norm": "root mean square difference of log norms",
     "composition": "root mean square difference of composition scores",

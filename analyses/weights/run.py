@@ -9,11 +9,12 @@ from analyses.models import Models
 from analyses.weights.change import change
 from analyses.weights.compare import compare
 from analyses.weights.composition import angles, composition
+from analyses.weights.distances import Measure
 from analyses.weights.population import Starts
 from analyses.weights.spectra import spectrum
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
-from mechproc.procedures.base import Items
+from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Result
 
 What = Literal["spectrum", "composition", "angles", "change", "compare"]
@@ -25,8 +26,8 @@ def run(
     what: What | None = None,
     *,
     starts: Any = None,
-    measure: str = "spectrum",
-    items: Items | None = None,
+    measure: Measure = "spectrum",
+    items: Procedure | Items | None = None,
     folded: bool = True,
     seed: int = 0,
 ) -> Result:
@@ -35,8 +36,10 @@ def run(
     - ``models``: by seed, a list, or one; or by rule and seed, ``{"set": [...], "identity": [...]}``;
     - ``what``: ``"spectrum"`` (the default), ``"composition"``, ``"angles"``, ``"change"`` (which needs ``starts``, the
       models at step 0 by seed), or ``"compare"``, the default and the only one for several rules;
-    - ``parts``: for ``spectrum`` and ``change``; ``folded``: for all but ``change`` and ``compare``; ``measure``,
-      ``items`` and ``starts``: those of ``compare``; ``seed``: of everything random.
+    - ``parts``: rows, of ``spectrum`` and ``change`` alone;
+    - ``folded``: whether LayerNorms are folded, in all but ``change`` and ``compare``;
+    - ``measure``, ``items``, ``starts``: those of ``compare``;
+    - ``seed``: of everything random.
 
     The functions of these names say what the Result holds. Errors: ``ConfigError`` for an argument that the analysis
     does not take, and theirs.
@@ -50,7 +53,6 @@ def run(
     if what == "compare":
         known: Starts = "shared" if starts is None else starts
         return compare(cast(Mapping[str, Models], models), measure, starts=known, items=items, seed=seed)
-    require(items is None, "items", "given", f"None: {what} reads weights alone")
     one: Models = [models] if isinstance(models, HookedTransformer) else cast(Models, models)
     if what == "change":
         require(starts is not None, "starts", starts, "the models at step 0, by seed: change is measured against them")
