@@ -12,5 +12,15 @@ from analyses.figures.attention_pattern import attention_pattern
 from analyses.figures.attention_view import AttentionView, attention_view
 from analyses.figures.before_after import before_after
 from analyses.figures.curves import curves
+from analyses.figures.transferable import transferable
 
-__all__ = ["AttentionView", "ablation_map", "arms", "attention_pattern", "attention_view", "before_after", "curves"]
+__all__ = [
+    "AttentionView",
+    "ablation_map",
+    "arms",
+    "attention_pattern",
+    "attention_view",
+    "before_after",
+    "curves",
+    "transferable",
+]

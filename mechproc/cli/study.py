@@ -44,6 +44,14 @@ def add(subparsers: Any) -> None:
     _add_places(compare)
     compare.add_argument("--csv", type=Path, help="write one row for each cell and seed to this file")
     compare.add_argument("--write", type=Path, metavar="PAGE.md", help="put the table between the marks of this page")
+    predict = actions.add_parser("what-transfers", help="what predicts that a donor carries something: the search")
+    _add_places(predict)
+    predict.add_argument("--measure-donors", action="store_true", help="measure the donors whose weights are there")
+    predict.add_argument(
+        "--statistics", type=Path, default=Path("results/transferable_donors.json"), help="where measures are kept"
+    )
+    predict.add_argument("--write", type=Path, metavar="PAGE.md", help="put the results between the marks of this page")
+    predict.add_argument("--figure", type=Path, metavar="FILE.html", help="draw the crossings")
     parser.set_defaults(run=run)
 
 
@@ -57,7 +65,8 @@ def _add_places(action: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
     actions = {"list": _list, "plan": _plan, "run": _run, "results": _results, "claims": _claims}
-    return (actions | {"compare-paper": _compare_paper})[args.action](args)
+    actions |= {"compare-paper": _compare_paper, "what-transfers": _what_transfers}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -202,6 +211,31 @@ def _compare_paper(args: argparse.Namespace) -> int:
         atomic_write(args.csv, paper_page.table(compared).to_csv(index=False).encode())
     if args.write:
         paper_page.write(args.write, compared)
+    return 0
+
+
+def _what_transfers(args: argparse.Namespace) -> int:
+    from mechproc.result import Result
+    from mechproc.runs.store import Store
+    from mechproc.studies import transferable_page, transferable_reading
+
+    store = Store(args.store, args.records)
+    statistics = Result.load(args.statistics) if args.statistics.exists() else None
+    if args.measure_donors:
+        from analyses import transferable
+
+        statistics = transferable.run(store, statistics)
+        if statistics is not None:
+            statistics.save(args.statistics)
+    text = transferable_page.markdown(store, statistics)
+    print(text)
+    if args.write:
+        transferable_page.write(args.write, text)
+    if args.figure:
+        from analyses import figures
+
+        figure = figures.transferable(transferable_reading.crossings(transferable_reading.probes(store)))
+        figure.write_html(args.figure)
     return 0
 
 

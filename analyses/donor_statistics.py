@@ -1,0 +1,113 @@
+"""Numbers of a model that may tell whether its parts will help elsewhere: where its heads look, and its weights.
+
+The attention scores need no rule: they are taken on random tokens that are repeated once, x1..xn x1..xn, as in Olsson
+et al. 2022, so that models of different rules and vocabularies are measured alike. Each is the highest score of any
+head: a head's index means nothing across models.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analyses import attention
+from analyses.models import Models, by_seed, sized_threads
+from mechproc.errors import require
+from mechproc.model.config import ModelConfig
+from mechproc.model.hooked import HookedTransformer
+from mechproc.procedures.base import Items
+from mechproc.result import Result, Where
+
+ATTENTION = {
+    "previous token": "highest attention of any head to the token before, on random tokens that are repeated once",
+    "induction": "highest attention of any head to the token after the earlier copy, on the same tokens",
+    "duplicate token": "highest attention of any head to the earlier copy, on the same tokens",
+}
+WEIGHTS = {
+    "attention norm": "root mean square of the weights of attention, relative to their standard deviation when fresh",
+    "QK trace": "highest trace of any head's W_Q W_K^T, divided by its Frobenius norm and the root of d_head: near 1, "
+    "the head compares like with like",
+    "OV trace": "the trace of largest size, with its sign, of any head's W_V W_O, in the same unit",
+    "QK stable rank": "mean over heads of the squared Frobenius norm of W_Q W_K^T over its squared largest singular "
+    "value",
+}
+ABOUT = ATTENTION | WEIGHTS
+"""Each statistic, and what it is."""
+FRESH = 0.02
+"""Standard deviation of fresh weights."""
+N_ITEMS = 64
+
+
+@sized_threads
+def run(models: Models, n_items: int = N_ITEMS, seed: int = 0) -> Result:
+    """The statistics of ``ABOUT`` for each model: axes ``seed`` and ``statistic``.
+
+    ``n_items`` sequences of repeated tokens, drawn from ``seed``, as long as the context allows, at most 64 tokens. Of
+    a model that reads vectors the attention scores are undefined.
+    """
+    found = by_seed(models)
+    cfg = next(iter(found.values())).cfg
+    require(n_items >= 1, "n_items", n_items, "at least 1")
+    values = np.full((len(found), len(ABOUT)), np.nan)
+    undefined: list[tuple[Where, str]] = []
+    if cfg.input == "tokens":
+        items, masks = repeated(cfg, n_items, seed)
+        scores = attention.scores(found, items, masks).values  # [mask, layer, head, seed]
+        values[:, : len(ATTENTION)] = scores.max(axis=(1, 2)).T
+    else:
+        undefined = [({"statistic": name}, "the model reads vectors, not tokens") for name in ATTENTION]
+    for row, model in enumerate(found.values()):
+        values[row, len(ATTENTION) :] = _weights(model)
+    return Result(
+        name="statistics of the model",
+        values=values,
+        axes=("seed", "statistic"),
+        coordinates={"seed": list(found), "statistic": list(ABOUT)},
+        unit="fraction",
+        direction="higher: as each statistic says",
+        what_it_does_not_show="that a model works in the way that a statistic suggests, or that its parts help elsewhere",
+        undefined=undefined,
+        metadata={"about": ABOUT, "n_items": n_items if cfg.input == "tokens" else 0},
+    )
+
+
+def repeated(cfg: ModelConfig, n_items: int, seed: int) -> tuple[Items, dict[str, np.ndarray]]:
+    """Sequences x1..xn x1..xn of random tokens, the padding excluded, and where each kind of head would look."""
+    half = min(cfg.n_ctx, 64) // 2
+    require(half >= 2, "n_ctx", cfg.n_ctx, "at least 4: two tokens and their copies")
+    rng = np.random.default_rng(seed)
+    first = rng.integers(1, cfg.d_vocab, size=(n_items, half))
+    tokens = np.concatenate([first, first], axis=1)
+    nothing = np.zeros(tokens.shape, dtype=bool)
+    items = Items(tokens, np.full(n_items, 2 * half), nothing, {})
+    query, key = np.arange(2 * half)[:, None], np.arange(2 * half)[None]
+    second = query >= half
+    places = {
+        "previous token": (key == query - 1) & (query > 0),
+        "induction": second & (key == query - half + 1),
+        "duplicate token": second & (key == query - half),
+    }
+    return items, {name: np.broadcast_to(mask, (n_items, *mask.shape)) for name, mask in places.items()}
+
+
+def _weights(model: HookedTransformer) -> list[float]:
+    state = {name: tensor.detach().double() for name, tensor in model.state_dict().items()}
+    layers = [f"blocks.{layer}.attn." for layer in range(model.cfg.n_layers)]
+    joined = torch.cat([state[f"{layer}W_{kind}"].flatten() for layer in layers for kind in "QKVO"])
+    qk = torch.cat([state[f"{layer}W_Q"] @ state[f"{layer}W_K"].mT for layer in layers])  # [head, d_model, d_model]
+    ov = torch.cat([state[f"{layer}W_V"] @ state[f"{layer}W_O"] for layer in layers])
+    like, copies = _trace(qk, model.cfg.d_head), _trace(ov, model.cfg.d_head)
+    ranks = torch.linalg.matrix_norm(qk) ** 2 / torch.linalg.matrix_norm(qk, ord=2).clamp_min(1e-12) ** 2
+    return [
+        float(joined.square().mean().sqrt() / FRESH),
+        float(like.max()),
+        float(copies[copies.abs().argmax()]),
+        float(ranks.mean()),
+    ]
+
+
+def _trace(matrices: Tensor, d_head: int) -> Tensor:
+    """Trace over Frobenius norm and root of the rank, of each matrix: at most 1, for a multiple of a projection."""
+    norms = torch.linalg.matrix_norm(matrices).clamp_min(1e-12)
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(dim=-1) / norms / d_head**0.5
