@@ -66,7 +66,7 @@ def run(models: Models, n_items: int = N_ITEMS, seed: int = 0) -> Result:
         coordinates={"seed": list(found), "statistic": list(ABOUT)},
         unit="fraction",
         direction="higher: as each statistic says",
-        what_it_does_not_show="that a model works in the way that a statistic suggests, or that its parts help elsewhere",
+        what_it_does_not_show="that a model works as a statistic suggests, or that its parts help elsewhere",
         undefined=undefined,
         metadata={"about": ABOUT, "n_items": n_items if cfg.input == "tokens" else 0},
     )
@@ -97,7 +97,8 @@ def _weights(model: HookedTransformer) -> list[float]:
     joined = torch.cat([state[f"{layer}W_{kind}"].flatten() for layer in layers for kind in "QKVO"])
     qk = torch.cat([state[f"{layer}W_Q"] @ state[f"{layer}W_K"].mT for layer in layers])  # [head, d_model, d_model]
     ov = torch.cat([state[f"{layer}W_V"] @ state[f"{layer}W_O"] for layer in layers])
-    like, copies = _trace(qk, model.cfg.d_head), _trace(ov, model.cfg.d_head)
+    d_head = state["blocks.0.attn.W_Q"].shape[-1]
+    like, copies = _trace(qk, d_head), _trace(ov, d_head)
     ranks = torch.linalg.matrix_norm(qk) ** 2 / torch.linalg.matrix_norm(qk, ord=2).clamp_min(1e-12) ** 2
     return [
         float(joined.square().mean().sqrt() / FRESH),

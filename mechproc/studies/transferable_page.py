@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mechproc.files import write_between
 from mechproc.result import Result
@@ -21,7 +21,7 @@ NAME = "transferable"
 
 def markdown(store: Store, statistics: Result | None = None, seeds: Sequence[int] = SEEDS) -> str:
     """What the records say; ``statistics``: of the donors' weights, as ``analyses.transferable`` gives them."""
-    found = reading.probes(store, seeds)
+    found: Any = reading.probes(store, seeds)
     return "\n".join(
         [
             *_status(found, store, seeds),
@@ -46,7 +46,7 @@ def write(path: Path, text: str) -> None:
     write_between(path, NAME, text)
 
 
-def _status(found: pd.DataFrame, store: Store, seeds: Sequence[int]) -> list[str]:
+def _status(found: Any, store: Store, seeds: Sequence[int]) -> list[str]:
     n_planned = len(found) + int(found["has_full"].sum())
     n_run = int(found["full"].notna().sum() + found["attention"].notna().sum())
     lines = [
@@ -69,7 +69,7 @@ def _status(found: pd.DataFrame, store: Store, seeds: Sequence[int]) -> list[str
     return lines if len(random) else [*lines, "- none is run"]
 
 
-def _predictors(found: pd.DataFrame, statistics: Result | None) -> list[str]:
+def _predictors(found: Any, statistics: Result | None) -> list[str]:
     table, about = reading.predictors(found, statistics)
     scored = reading.scored(table, about)
     lines = [
@@ -90,7 +90,7 @@ def _predictors(found: pd.DataFrame, statistics: Result | None) -> list[str]:
     return lines
 
 
-def _levels(found: pd.DataFrame) -> list[str]:
+def _levels(found: Any) -> list[str]:
     lines = [
         f"| task | factor | level | donors | rows | crossed | mean crossing, at most {PROBE.last_step:,} |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -104,7 +104,7 @@ def _levels(found: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _log(found: pd.DataFrame) -> list[str]:
+def _log(found: Any) -> list[str]:
     steps = " | ".join(f"{n:,}" for n in DONOR_STEPS)
     lines = [
         f"Updates of the task until validation accuracy was at least {CROSSED:g}, for full / attention only, after so "

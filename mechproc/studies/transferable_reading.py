@@ -54,7 +54,7 @@ def random_starts(store: Store, seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
         for task in (HAYSTACK, REVERSED_ADDITION):
             run = random_start(task, seed)
             if store.has_scores(run):
-                best = float(store.metrics(run)["token_accuracy"].max())
+                best = float(store.metrics(run)["token_accuracy"].to_numpy().max())
                 rows.append({"task": task.short_name, "seed": seed, "steps": _crossing(run, store), "best": best})
     return pd.DataFrame(rows, columns=["task", "seed", "steps", "best"])
 
@@ -82,9 +82,9 @@ def scored(table: pd.DataFrame, names: Mapping[str, str] | Sequence[str]) -> dic
     """
     found: dict[str, Prediction | str] = {}
     for name in names:
-        x = table.pivot(index=["rule", "cell", "seed"], columns="donor_steps", values=name)
-        y = table.pivot(index=["rule", "cell", "seed"], columns="donor_steps", values="earliest")
-        whole = (np.isfinite(x) & np.isfinite(y)).all(axis=1).to_numpy()
+        x: Any = table.pivot(index=["rule", "cell", "seed"], columns="donor_steps", values=name)
+        y: Any = table.pivot(index=["rule", "cell", "seed"], columns="donor_steps", values="earliest")
+        whole = (np.isfinite(x.to_numpy()) & np.isfinite(y.to_numpy())).all(axis=1)
         rules = x.index.get_level_values("rule")[whole].tolist()
         if len(set(rules)) < MIN_GROUPS:
             found[name] = f"donors: {len(rules)}, rules: {len(set(rules))}, of at least {MIN_GROUPS} that are needed"
@@ -95,7 +95,7 @@ def scored(table: pd.DataFrame, names: Mapping[str, str] | Sequence[str]) -> dic
 
 def crossings(found: pd.DataFrame) -> Result:
     """The outcome of each donor that has one: axes ``donor``, labelled by cell and seed, and ``donor_steps``."""
-    table = found.assign(donor=found["cell"] + ", seed " + found["seed"].astype(str))
+    table: Any = found.assign(donor=found["cell"] + ", seed " + found["seed"].astype(str))
     table = table[table.groupby("donor")["earliest"].transform(lambda steps: steps.notna().any())]
     require(len(table) > 0, "records", "none of the search", "at least one donor with both probes")
     values = table.pivot(index="donor", columns="donor_steps", values="earliest").loc[table["donor"].unique()]
@@ -120,7 +120,7 @@ def by_level(found: pd.DataFrame) -> pd.DataFrame:
     Averages over what was run, not effects: the design is a fraction, and levels of one factor may have met other
     rules and other levels of the rest.
     """
-    known = found[np.isfinite(found["earliest"])]
+    known: Any = found[np.isfinite(found["earliest"])]
     rows = []
     for factor in FACTORS:
         for (task, level), group in known.groupby(["task", factor], sort=True, dropna=False):
