@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from mechproc.errors import ConfigError, require
+from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
+from mechproc.model.state import init_state
 from mechproc.result import Label
 from mechproc.threads import one_thread
 
@@ -56,6 +58,11 @@ def donors_of(donors: Models, models: Mapping[Label, HookedTransformer]) -> dict
         mine, other = getattr(ours, field), getattr(theirs, field)
         require(mine == other, f"{field} of the donors", other, f"{mine!r}, that of the models")
     return {seed: found[seed] for seed in models}
+
+
+def untrained(cfg: ModelConfig, n: int = 3) -> list[HookedTransformer]:
+    """``n`` models of this shape with the weights that training starts from: the baseline for what training adds."""
+    return [HookedTransformer(cfg, init_state(cfg, seed, "untrained")) for seed in range(n)]
 
 
 def sized_threads(analysis: Callable[P, T]) -> Callable[P, T]:

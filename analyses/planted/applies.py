@@ -7,7 +7,7 @@ from analyses.planted.roles import MethodKind
 
 ABLATIONS: tuple[MethodKind, ...] = ("zero", "mean", "resample")
 ALONG_PAIRS: tuple[MethodKind, ...] = ("patching", "attribution")
-READS: tuple[MethodKind, ...] = ("reading",)
+READS: tuple[MethodKind, ...] = ("reading", "probing")
 
 ASKED: dict[str, dict[str, tuple[MethodKind, ...]]] = {
     "offset": {ANY: (*ABLATIONS, *READS), "answer": ALONG_PAIRS},

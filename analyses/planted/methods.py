@@ -5,15 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from analyses import ablation
+from analyses import ablation, probing
 from analyses.planted.planting import Planting
 from analyses.planted.roles import MethodKind
 from analyses.planted.single_parts import single_part_transfer
+from analyses.probing.fit import classifier, information
+from analyses.probing.rows import activations_at, questions, split_items
+from analyses.probing.sites import sites_of
 from mechproc.errors import PartError, require
 from mechproc.model.parts import Ablation, check_defined, sites
 
 REFERENCE_ITEMS = 1024
-"""Validation items that means are taken over."""
+"""Validation items that means are taken over, and that probes are fitted to."""
+PROBED_PAIRS = 256
+"""Pairs of items that are measured when what a probe reads is replaced."""
+PROBED_LATENT = "answer"
+"""The latent that is probed; every planted rule has it."""
 Measure = Callable[[Planting, str], dict[str, float]]
 """A planting and the name of one of its contrasts -> the effect of each part that the method can measure, in nats;
 larger: the part matters more."""
@@ -68,10 +75,44 @@ def patching(planting: Planting, contrast: str) -> dict[str, float]:
     return _ablated(planting, contrast, "counterfactual")
 
 
+@register("linear probe", "reading")
+def linear_probe(planting: Planting, contrast: str) -> dict[str, float]:
+    """Usable information about the answer, nats: what a probe of a part's output saves against the frequencies of the
+    answers."""
+    rule, places = planting.procedure, sites_of(_probed(planting, contrast), planting.cfg)
+    train, test = split_items(rule, REFERENCE_ITEMS, planting.seed)
+    (question,) = questions(rule, [PROBED_LATENT], train, test, planting.cfg, "defined", planting.seed)
+    x, _ = activations_at(planting.model, train, places, planting.seed)
+    x_test, _ = activations_at(planting.model, test, places, planting.seed)
+    found = {}
+    for part in places:
+        rows, tested = question.train.of(x[part]), question.test.of(x_test[part])
+        probe = classifier(rows, question.train.label)
+        found[part] = information(probe, tested, question.train.label, question.test.label)
+    return found
+
+
+@register("probe direction patched", "probing")
+def probe_direction(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss gained when what a probe of the answer reads in a part's output is taken from another item, above the loss
+    gained by the same change in random directions."""
+    parts = _probed(planting, contrast)
+    effects = probing.causal_effect(
+        [planting.model], planting.procedure, [PROBED_LATENT], parts, seed=planting.seed, n_items=PROBED_PAIRS
+    ).select(latent=PROBED_LATENT, seed=0)
+    above = effects.select(quantity="patched").values - effects.select(quantity="patched, random").values
+    return dict(zip(parts, above.tolist(), strict=True))
+
+
 @register("single-part transfer", "training")
 def transfer(planting: Planting, contrast: str) -> dict[str, float]:
     """Loss saved over a training that starts with the part of a donor."""
     return single_part_transfer(planting)
+
+
+def _probed(planting: Planting, contrast: str) -> list[str]:
+    """The heads and MLPs of a contrast: what has an output that a probe reads."""
+    return [part for part in planting.roles_for[contrast] if "+" not in part and not part.endswith((".QK", ".OV"))]
 
 
 def _ablated(planting: Planting, contrast: str, kind: str) -> dict[str, float]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import enum
 from typing import Literal, cast, get_args
 
-MethodKind = Literal["zero", "mean", "resample", "patching", "attribution", "reading", "training"]
+MethodKind = Literal["zero", "mean", "resample", "patching", "attribution", "reading", "probing", "training"]
 """What a method does, as far as it decides what can be found.
 
 - ``zero``, ``mean``, ``resample``: ablation of one part, the partner being any other item of the same layout;
 - ``patching``: activation or exact path patching along the clean and corrupt items of a contrast;
 - ``attribution``: gradient times difference along the same pairs, integrated or not;
 - ``reading``: methods that read activations and intervene nowhere (probes, attention scores);
+- ``probing``: what a probe reads is replaced by what it reads in any other item of the same layout;
 - ``training``: what a fresh model gains from a part of a donor.
 """
 Expected = Literal["flags", "silent", "either"]
@@ -60,19 +61,19 @@ ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM, Role.INERT_TR
 EXPECTED: dict[Role, dict[MethodKind, Expected]] = {
     role: cast(dict[MethodKind, Expected], dict(zip(get_args(MethodKind), row, strict=True)))
     for role, row in {
-        #                    zero      mean      resample  patching  attribution  reading  training
-        Role.CARRIES: ("flags", "flags", "flags", "flags", "flags", "either", "flags"),
-        Role.NEEDED: ("flags", "flags", "flags", "silent", "silent", "either", "either"),
-        Role.REDUNDANT: ("silent", "silent", "flags", "flags", "flags", "either", "either"),
-        Role.BACKED_UP: ("silent", "flags", "flags", "flags", "flags", "either", "either"),
-        Role.BACKUP: ("silent", "silent", "silent", "silent", "silent", "either", "either"),
-        Role.CANCELLING: ("flags", "flags", "flags", "silent", "silent", "either", "either"),
-        Role.CONSTANT: ("flags", "silent", "silent", "silent", "silent", "either", "either"),
-        Role.DECOY: ("silent", "silent", "silent", "silent", "silent", "flags", "either"),
-        Role.INERT_EXACT: ("silent", "silent", "silent", "silent", "silent", "either", "silent"),
-        Role.INERT_NORM: ("silent", "silent", "silent", "silent", "silent", "either", "silent"),
-        Role.INERT_TRAINED: ("silent", "silent", "silent", "silent", "silent", "either", "silent"),
-        Role.RANDOM: ("either", "either", "either", "either", "either", "either", "silent"),
+        #                    zero      mean      resample  patching  attribution  reading  probing  training
+        Role.CARRIES: ("flags", "flags", "flags", "flags", "flags", "either", "flags", "flags"),
+        Role.NEEDED: ("flags", "flags", "flags", "silent", "silent", "either", "either", "either"),
+        Role.REDUNDANT: ("silent", "silent", "flags", "flags", "flags", "either", "either", "either"),
+        Role.BACKED_UP: ("silent", "flags", "flags", "flags", "flags", "either", "flags", "either"),
+        Role.BACKUP: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "either"),
+        Role.CANCELLING: ("flags", "flags", "flags", "silent", "silent", "either", "either", "either"),
+        Role.CONSTANT: ("flags", "silent", "silent", "silent", "silent", "either", "silent", "either"),
+        Role.DECOY: ("silent", "silent", "silent", "silent", "silent", "flags", "silent", "either"),
+        Role.INERT_EXACT: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "silent"),
+        Role.INERT_NORM: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "silent"),
+        Role.INERT_TRAINED: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "silent"),
+        Role.RANDOM: ("either", "either", "either", "either", "either", "either", "either", "silent"),
     }.items()
 }
 """What a method of each kind must say of a part of each role. Zeros at a QK are undefined: that cell means nothing."""

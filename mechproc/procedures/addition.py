@@ -29,6 +29,10 @@ class Sum(Arithmetic):
         "a_position": "position of a_digit",
         "b_position": "position of b_digit",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (
+        *Arithmetic.ordinal_latents,
+        *("a_digit", "b_digit", "digit_sum", "carry_distance", "a_position", "b_position"),
+    )
     attention_target_names: ClassVar[dict[str, str]] = {
         "a digit": "from where a digit is predicted to the first operand's digit of the same place",
         "b digit": "from where a digit is predicted to the second operand's digit of the same place",

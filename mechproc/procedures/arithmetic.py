@@ -49,6 +49,7 @@ class Arithmetic(Procedure):
         "carry_out": "carry out of the predicted place; where the operands, and not a carry alone, make the digit",
         "overflow": "1 if the answer has one digit more than without the carry out of the last; where slot is defined",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("digit", "operand_place", "n_digits", "slot", "place")
     small: ClassVar[dict[str, Any]] = {"lengths": Fixed(3)}
 
     lengths: LengthDistribution = Fixed(5)

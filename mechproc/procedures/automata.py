@@ -117,6 +117,7 @@ class Eca(Automaton):
         "above_position": "position of above; there too",
         "right_position": "position of right; there too",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("column", "time", "left_position", "above_position", "right_position")
     attention_target_names: ClassVar[dict[str, str]] = {
         "left": "from where a cell is decided to its left neighbour in the state before",
         "above": "from where a cell is decided to the same cell in the state before, a fixed distance",
@@ -260,6 +261,7 @@ class EcaVectors(Automaton):
         "alive": "living cells; at every state",
         "next": "the state to come as a binary number; at every state but the last",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("time", "alive")
     attention_target_names: ClassVar[dict[str, str]] = {"state": "from each state that is predicted from to itself"}
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "cell": PairKind(

@@ -57,6 +57,8 @@ class Procedure(Config, ABC):
     """What the procedure is usually taken for; any of them can stand on either side of a transfer."""
     latent_names: ClassVar[dict[str, str]] = {}
     """Each latent with one line that says what it is and where it has a value."""
+    ordinal_latents: ClassVar[tuple[str, ...]] = ()
+    """The latents whose values have an order and a distance, such as counts and positions."""
     attention_target_names: ClassVar[dict[str, str]] = {}
     """Each attention target with one line: from which queries to which keys."""
     pair_kinds: ClassVar[dict[str, PairKind]] = {}

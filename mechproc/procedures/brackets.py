@@ -137,6 +137,7 @@ class KDyck(Brackets):
         "match": "position of the bracket that this one closes; at closing brackets",
         "remaining": "tokens of the item after this one; at every token. Lengths that vary hide it from the model",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("depth", "innermost", "distance", "match", "remaining")
     attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each token but the first to the one before it",
         "innermost": "from each token with depth > 0 to the innermost open bracket, the one to close next",

@@ -38,6 +38,7 @@ class CopyRule(Procedure):
         "written": "symbols of the answer written so far; at the separator and at the symbols of the answer",
         "remaining": "symbols of the answer still to be written; there too",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("source", "match", "written", "remaining")
     attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each input symbol but the first to the one before it",
         "source": "from the separator and the answer to the input symbol to be written next (induction)",

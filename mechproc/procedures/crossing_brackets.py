@@ -29,6 +29,7 @@ class KDyckShuffle(Brackets):
         "match": "position of the latest open bracket of this one's kind, which it closes; at closing brackets",
         "remaining": "tokens of the item after this one; at every token. Lengths that vary hide it from the model",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("depth", "own", "open_kinds", "match", "remaining")
     attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each token but the first to the one before it",
         "open": "from each token to the brackets that are open after it",

@@ -45,6 +45,14 @@ class Haystack(Procedure):
         "key_position": "position of the key asked for; at the query",
         "value_position": "position of the value asked for; at the query",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (
+        "pair",
+        "n_pairs",
+        "asked_pair",
+        "copies",
+        "key_position",
+        "value_position",
+    )
     attention_target_names: ClassVar[dict[str, str]] = {
         "answer": "from the query to the value asked for",
         "key": "from the query to the key asked for",

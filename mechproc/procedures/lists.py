@@ -150,6 +150,7 @@ class Delete(CopyRule):
         "shift": "0 where the input symbol to be written next stands before the removed one, 1 where after; at the "
         "separator and the answer but its last symbol",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (*CopyRule.ordinal_latents, "removed")
     attention_target_names: ClassVar[dict[str, str]] = {
         **CopyRule.attention_target_names,
         "previous": "from each symbol of the list but the first to the one before it",

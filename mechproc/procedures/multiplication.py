@@ -37,6 +37,7 @@ class Multiplication(Arithmetic):
         "n_products": "how many products these are; there too",
         "total": "column_sum with the carry into it; there too. Its last digit is the one predicted",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (*Arithmetic.ordinal_latents, "column_sum", "n_products", "total")
     attention_target_names: ClassVar[dict[str, str]] = {
         "a column": "from where a digit is predicted to the first operand's digits that its column has",
         "b column": "from where a digit is predicted to the second operand's digits that its column has",

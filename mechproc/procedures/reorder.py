@@ -65,6 +65,7 @@ class Sort(CopyRule):
         "rank": "place of this symbol in the answer, from 0; at the input symbols",
         "copies": "how often this symbol occurs in the input; at the input symbols",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (*CopyRule.ordinal_latents, "rank", "copies")
     attention_target_names: ClassVar[dict[str, str]] = {
         **CopyRule.attention_target_names,
         "source": "from the separator and the answer to the input symbol to be written next",

@@ -61,6 +61,7 @@ class Set(CopyRule):
         "duplicate_of": "position where this symbol occurred first; at the input symbols that occurred before",
         "distinct": "different symbols so far; at the input symbols",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (*CopyRule.ordinal_latents, "duplicate_of", "distinct")
     attention_target_names: ClassVar[dict[str, str]] = {
         **CopyRule.attention_target_names,
         "duplicate": "from each input symbol that occurred before to its earlier copies",

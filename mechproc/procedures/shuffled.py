@@ -29,6 +29,7 @@ class Shuffled(Procedure):
         "seen": "how often this token stood before in the item; at every token that may move",
         "to_come": "tokens after this one that may move; at every token of the item",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("seen", "to_come")
     small: ClassVar[dict[str, Any]] = {"procedure": Set.small_version()}
     examples: ClassVar[tuple[Example, ...]] = (
         Example(

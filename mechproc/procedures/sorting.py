@@ -47,6 +47,14 @@ class Sorting(CopyRule):
         "next_place": "which digit of its number is to be written next; at the separator and the answer but its last",
         "candidates": "numbers not yet written that begin with the digits of this number written so far; there too",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (
+        *CopyRule.ordinal_latents,
+        "number",
+        "place",
+        "rank",
+        "next_place",
+        "candidates",
+    )
     attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each digit of the input but the first to the one before it",
         "source": "from the separator and the answer to the digit of the input to be written next",

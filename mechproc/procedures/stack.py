@@ -60,6 +60,7 @@ class Stack(CopyRule):
         "popped": "position of the push that this pop undoes; at the pops",
         "survives": "1 where what is pushed is on the stack at the end, 0 where it is popped; at the pushes",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = (*CopyRule.ordinal_latents, "depth", "top_position", "popped")
     attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each operation but the first to the one before it",
         "source": "from the separator and the answer to the push of the symbol to be written next",

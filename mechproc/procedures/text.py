@@ -77,6 +77,7 @@ class Language(Procedure):
         "column": "characters since the last newline, 0 at the newline itself; from the window's first newline on",
         "repeat": "position of the latest earlier character that has the same one before it; where there is one",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("column", "in_word", "repeat")
     attention_target_names: ClassVar[dict[str, str]] = {
         "previous": "from each character but the first to the one before it",
         "word": "from each letter and digit to those before it in its word",

@@ -373,6 +373,12 @@ def test_baselines_lie_below_the_ceiling(kind):
 
 
 @every_procedure
+def test_ordinal_latents_are_latents(kind):
+    ordinal = type(small(kind)).ordinal_latents
+    assert len(set(ordinal)) == len(ordinal) and set(ordinal) <= set(small(kind).latent_names)
+
+
+@every_procedure
 def test_control_labels_are_functions_of_the_token(kind):
     procedure, block = small(kind), some_items(kind)
     for name, values in block.latents.items():

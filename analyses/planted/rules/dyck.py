@@ -29,6 +29,7 @@ class BoundedDyck(OneAnswer):
         "depth": "brackets open after this token; at every token of the context",
         "innermost": "position of the innermost open bracket; at the last position of the context",
     }
+    ordinal_latents: ClassVar[tuple[str, ...]] = ("depth", "innermost")
     attention_target_names: ClassVar[dict[str, str]] = {
         "innermost": "from the last position of the context to the innermost open bracket"
     }
