@@ -12,7 +12,9 @@ from analyses.figures.attention_pattern import attention_pattern
 from analyses.figures.attention_view import AttentionView, attention_view
 from analyses.figures.before_after import before_after
 from analyses.figures.curves import curves
+from analyses.figures.spectra import spectra
 from analyses.figures.transferable import transferable
+from analyses.figures.weight_comparison import weight_comparison
 
 __all__ = [
     "AttentionView",
@@ -22,5 +24,7 @@ __all__ = [
     "attention_view",
     "before_after",
     "curves",
+    "spectra",
     "transferable",
+    "weight_comparison",
 ]

@@ -149,7 +149,7 @@ def _judged(
             undefined.append(({"part": rows[row], "quantity": QUANTITIES[-1]}, word))
     table = dict(zip(rows, values, strict=True))
     return Result(
-        name=f"differences between the weights of {' and '.join(everyone.rules)}: {measure}",
+        name=f"differences between the weights of {', '.join(everyone.rules[:-1])} and {everyone.rules[-1]}: {measure}",
         values=values,
         axes=("part", "quantity"),
         coordinates={"part": rows, "quantity": list(QUANTITIES)},

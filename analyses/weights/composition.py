@@ -8,6 +8,8 @@ which keeps both spectra: the square has the mean 1 / n over uniform rotations o
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from scipy.linalg import subspace_angles
 
@@ -157,8 +159,9 @@ def visible_basis(matrices: Matrices) -> np.ndarray:
     return q[:, 1:].T
 
 
+@functools.lru_cache(maxsize=256)
 def scores(matrices: Matrices) -> dict[tuple[str, str, str], float]:
-    """The composition score of every writer, reader and input; 0 where one of the two matrices is 0."""
+    """The composition score of every writer, reader and input; 0 where a matrix is 0. Not to be changed."""
     written, read = _grams(writers(matrices), 0), _grams(readers(matrices), 1)
     found = {}
     for w, a in written.items():

@@ -129,12 +129,13 @@ def _arrangements(codes: np.ndarray) -> np.ndarray:
     if here == len(codes):
         return codes[None]
     rest = _arrangements(codes[codes != first])
-    rows = []
-    for places in itertools.combinations(range(len(codes)), here):
-        block = np.full((len(rest), len(codes)), first, dtype=np.int64)
-        block[:, np.setdiff1d(np.arange(len(codes)), places)] = rest
-        rows.append(block)
-    return np.concatenate(rows)
+    places = np.array(list(itertools.combinations(range(len(codes)), here)))
+    others = np.ones((len(places), len(codes)), dtype=bool)
+    np.put_along_axis(others, places, False, axis=1)
+    shape = (len(places), len(rest), len(codes))
+    found = np.full(shape, first, dtype=np.int64)
+    found[np.broadcast_to(others[:, None], shape)] = np.broadcast_to(rest, (*shape[:2], rest.shape[1])).ravel()
+    return found.reshape(-1, len(codes))
 
 
 def _random(codes: np.ndarray, pools: list[np.ndarray], rng: np.random.Generator) -> Iterator[np.ndarray]:
