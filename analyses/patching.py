@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from analyses.interventions.exchange import Cell, Exchange, Exchanged, exchanged
+from analyses.interventions.exchange import DIRECTIONS, Cell, Exchange, Exchanged, exchanged
 from analyses.interventions.items import N_PAIRS, Pairs, Tokens, asked, check_items, chosen_pairs, cut
 from analyses.interventions.metrics import METRICS, Function, Metric, metric_of
 from analyses.interventions.patch import Positions, checked_positions
@@ -39,10 +39,6 @@ from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Label, Result, Where
 
 Places = Positions | Literal["each"] | Mapping[str, Positions]
-DIRECTIONS = {
-    "clean_into_corrupt": "positive: the part's activation of the clean run brings the clean answer back",
-    "corrupt_into_clean": "positive: the part's activation of the corrupt run takes the clean answer away",
-}
 OF_A_DONOR = "positive: the part's activation of the donor makes the answers better"
 RECOVERY = "0: the patch changes nothing; 1: it gives the score of the run that the activation comes from"
 DOES_NOT_SHOW = (

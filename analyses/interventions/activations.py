@@ -14,6 +14,7 @@ from analyses.interventions.metrics import Metric, metric_of, scored_tokens
 from analyses.interventions.patch import run_with_activations
 from analyses.interventions.trace import Weights, trace
 from analyses.models import batches
+from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
 
@@ -57,17 +58,23 @@ def gradients(
     hooks: Sequence[str],
     metric: str | Metric = "loss",
     foils: Items | None = None,
+    *,
+    answers: Items | None = None,
+    embeddings: Tensor | None = None,
 ) -> Activations:
     """The gradient of each item's mean score at the activations of ``hooks``: [item, pos, ...].
 
-    ``foils``: the corrupt partners, for ``logit_diff``. Units are those of the metric for each unit of activation.
+    ``foils``: the corrupt partners, for ``logit_diff``; ``answers``: whose next tokens are the right ones, by default
+    those of ``items``; ``embeddings`` [item, pos, d_model]: what is read instead of the token embeddings. Units are
+    those of the metric for each unit of activation.
     """
-    measured, gradients_by_hook = metric_of(metric), {hook: [] for hook in hooks}
-    cells = model.cfg.input == "vectors"
+    measured, found = metric_of(metric), {hook: [] for hook in hooks}
+    cells, answers = model.cfg.input == "vectors", items if answers is None else answers
     for batch in batches(len(items)):
         part, other = items.take(batch), None if foils is None else foils.take(batch)
-        tokens = scored_tokens(part, model.cfg.device, other, cells)
+        tokens = scored_tokens(answers.take(batch), model.cfg.device, other, cells)
         kept: Activations = {}
+        embedded = None if embeddings is None else embeddings[batch]
 
         def keep(activation: Tensor, hook: Any, kept: Activations = kept) -> Tensor:
             activation = activation if activation.requires_grad else activation.detach().requires_grad_()
@@ -75,15 +82,26 @@ def gradients(
             kept[hook.name] = activation
             return activation
 
+        def replace(activation: Tensor, hook: Any, embedded: Tensor | None = embedded) -> Tensor:
+            return activation if embedded is None else embedded.to(activation).requires_grad_()
+
         with torch.enable_grad():
-            logits = model.run_with_hooks(inputs(part, model.cfg), fwd_hooks=[(hook, keep) for hook in hooks])
+            wanted_hooks: list[Any] = [] if embedded is None else [("hook_embed", replace)]
+            wanted_hooks += [(hook, keep) for hook in hooks]
+            logits = model.run_with_hooks(inputs(part, model.cfg), fwd_hooks=wanted_hooks)
             scores: Any = measured.function(logits[tokens.item, tokens.position].double(), tokens)
+            require_slope(scores, measured)
             counts = torch.bincount(tokens.item, minlength=len(part))
             wanted = [kept[hook] for hook in hooks]
             found_here = torch.autograd.grad((scores / counts[tokens.item]).sum(), wanted)
         for hook, gradient in zip(hooks, found_here, strict=True):
-            gradients_by_hook[hook].append(gradient.detach())
-    return {hook: torch.cat(pieces) for hook, pieces in gradients_by_hook.items()}
+            found[hook].append(gradient.detach())
+    return {hook: torch.cat(pieces) for hook, pieces in found.items()}
+
+
+def require_slope(scores: Tensor, metric: Metric) -> None:
+    """Raise a ``ConfigError`` unless the scores have a gradient."""
+    require(scores.requires_grad, "metric", metric.name, "one with a gradient, such as 'loss' or 'logit_diff'")
 
 
 def narrow(activations: Tensor, like: Tensor) -> Tensor:

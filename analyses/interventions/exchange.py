@@ -21,6 +21,10 @@ from mechproc.procedures.base import Items
 
 CHECKED_ITEMS = 8
 """Items on which the tool is checked on the hooked model."""
+DIRECTIONS = {
+    "clean_into_corrupt": "positive: the part's activation of the clean run brings the clean answer back",
+    "corrupt_into_clean": "positive: the part's activation of the corrupt run takes the clean answer away",
+}
 EVERYTHING = (Site("embed", "hook_embed", None, None), Site("pos", "hook_pos_embed", None, None))
 """All that reads the input."""
 
@@ -48,6 +52,18 @@ class Exchange:
     """Whose next tokens are the wrong ones, for the logit difference."""
     cells: Sequence[Cell]
     metric: Metric
+
+    def take(self, chosen: np.ndarray | slice) -> Exchange:
+        """Some of the items, in the order asked for, with the same cells."""
+        foils = None if self.foils is None else self.foils.take(chosen)
+        base, source, answers = (x.take(chosen) for x in (self.base, self.source, self.answers))
+        return dataclasses.replace(self, base=base, source=source, answers=answers, foils=foils)
+
+    def cut(self) -> Exchange:
+        """The same up to the last token that is predicted in any item."""
+        foils = None if self.foils is None else cut(self.foils)
+        base, source, answers = (cut(x) for x in (self.base, self.source, self.answers))
+        return dataclasses.replace(self, base=base, source=source, answers=answers, foils=foils)
 
 
 @dataclasses.dataclass(frozen=True)

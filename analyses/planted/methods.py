@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from analyses import ablation, probing
+from analyses import ablation, attribution, patching, probing
 from analyses.planted.planting import Planting
 from analyses.planted.roles import MethodKind
 from analyses.planted.single_parts import single_part_transfer
@@ -70,9 +70,27 @@ def resample(planting: Planting, contrast: str) -> dict[str, float]:
 
 
 @register("activation patching", "patching")
-def patching(planting: Planting, contrast: str) -> dict[str, float]:
+def activation_patching(planting: Planting, contrast: str) -> dict[str, float]:
     """Loss gained on the clean item when a part does what it does in the corrupt one."""
-    return _ablated(planting, contrast, "counterfactual")
+    pairs = planting.contrast(contrast)
+    parts = _defined(list(pairs.roles), planting, Ablation.RESAMPLE)
+    found = patching.run([planting.model], pairs.pairs, None, parts, "loss", "corrupt_into_clean", tokens="all")
+    return dict(zip(parts, patching.effect(found).values[:, 0].tolist(), strict=True))
+
+
+@register("attribution patching", "attribution")
+def attribution_patching(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss saved on the corrupt item when a part does what it does in the clean one, to first order.
+
+    Not the reverse: where a model is sure of the clean answer the loss is flat.
+    """
+    return _attributed(planting, contrast, "gradient")
+
+
+@register("integrated attribution", "attribution")
+def integrated_attribution(planting: Planting, contrast: str) -> dict[str, float]:
+    """The same with the gradient integrated between the two inputs."""
+    return _attributed(planting, contrast, "integrated")
 
 
 @register("linear probe", "reading")
@@ -121,7 +139,7 @@ def _ablated(planting: Planting, contrast: str, kind: str) -> dict[str, float]:
     reference = planting.procedure.items(REFERENCE_ITEMS, seed=planting.seed, split="validation")
     result = ablation.run(
         [planting.model],
-        pairs.pairs if kind == "counterfactual" else pairs.clean,
+        pairs.clean,
         parts,
         kind,
         "loss",
@@ -129,6 +147,13 @@ def _ablated(planting: Planting, contrast: str, kind: str) -> dict[str, float]:
         seed=planting.seed,
     )
     return dict(zip(parts, result.values[:, 0].tolist(), strict=True))
+
+
+def _attributed(planting: Planting, contrast: str, method: str) -> dict[str, float]:
+    pairs = planting.contrast(contrast)
+    parts = _defined(list(pairs.roles), planting, Ablation.RESAMPLE)
+    found = attribution.run([planting.model], pairs.pairs, parts=parts, metric="loss", tokens="all", n_exact=1)
+    return dict(zip(parts, found.select(method=method).values[:, 0].tolist(), strict=True))
 
 
 def _defined(parts: Sequence[str], planting: Planting, kind: Ablation) -> list[str]:

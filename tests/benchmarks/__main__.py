@@ -17,7 +17,7 @@ from measure import machine
 from mechproc.files import atomic_write, write_json
 
 ROOT = Path(__file__).parents[2]
-ON_CPU = ("steps", "trainings", "data", "growth", "memory")
+ON_CPU = ("steps", "trainings", "data", "growth", "memory", "interventions")
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from transformer_lens import patching
 
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
-from mechproc.model.parts import Site, components
+from mechproc.model.parts import components
 from mechproc.procedures import Fixed, Haystack
 
 N_LAYERS, N_HEADS, N_NEURONS = 2, 4, 64
@@ -53,27 +53,19 @@ def seconds_of(work: Any, rounds: int) -> float:
 
 def patching_sweep(rounds: int) -> dict[str, float]:
     """Head x position activation patching of both, and how far their numbers are apart."""
+    from analyses import patching as our_patching
     from analyses.interventions.items import minimal_pairs
     from analyses.interventions.metrics import METRICS, scored_tokens
-    from analyses.interventions.patch import Patch
-    from analyses.interventions.sweep import sweep
-    from analyses.interventions.trace import Weights, trace
 
     task = Haystack(lengths=Fixed(30))
     pairs, model = minimal_pairs(task, "answer", 64), model_of(task, 0)
-    width = task.n_ctx
     tokens = scored_tokens(pairs.clean, foils=pairs.corrupt)
-    sites = [Site(f"L{x}.H{h}", f"blocks.{x}.attn.hook_z", 2, h) for x in range(N_LAYERS) for h in range(N_HEADS)]
+    parts = [f"L{layer}.H{head}" for layer in range(N_LAYERS) for head in range(N_HEADS)]
 
     def ours() -> torch.Tensor:
-        weights = Weights.of(model)
-        clean, corrupt = trace(weights, pairs.clean), trace(weights, pairs.corrupt)
-        patches = [[Patch(site, [p], site.view(clean.activations[site.hook]))] for site in sites for p in range(width)]
-        found = torch.zeros(len(patches))
-        for indices, logits in sweep(corrupt, patches):
-            for index, one in zip(indices, logits, strict=True):
-                found[index] = METRICS["logit_diff"](one[corrupt.real].double(), tokens).mean()
-        return found.view(N_LAYERS, N_HEADS, width)
+        found = our_patching.run([model], pairs, parts=parts, positions="each")
+        effects = torch.from_numpy(our_patching.effect(found).values[..., 0].copy())
+        return effects.view(N_LAYERS, N_HEADS, -1) + found.metadata["corrupt"]["0"]
 
     clean_tokens, corrupt_tokens = torch.from_numpy(pairs.clean.tokens), torch.from_numpy(pairs.corrupt.tokens)
 
@@ -91,7 +83,8 @@ def patching_sweep(rounds: int) -> dict[str, float]:
                 sys.stderr = stderr
         return found.transpose(1, 2)
 
-    apart = float((ours() - theirs()).abs().max())
+    mine, other = ours(), theirs()
+    apart = float((mine - other[..., : mine.shape[-1]]).abs().max())  # the last position is that of the answer
     fast, slow = seconds_of(ours, rounds), seconds_of(theirs, 1)
     return {"ours": fast, "transformer_lens.patching": slow, "ratio": slow / fast, "largest difference": apart}
 

@@ -10,6 +10,7 @@ TITLES = {
     "data": "What making the data costs, one thread for the updates",
     "growth": "An update on haystack (batch 250, one thread; threads: batch 1,000) as one size grows",
     "memory": "Most memory of a process that trains on haystack, batch 1,000",
+    "interventions": "Activation patching, one thread",
     "gpu": "One update on a GPU",
 }
 
@@ -63,4 +64,13 @@ def _memory(found: dict[str, Any]) -> list[str]:
     return ["| way | MB |", "| --- | --- |", *(f"| {way} | {mb} |" for way, mb in found.items())]
 
 
-_TABLES = {"data": _data, "growth": _growth, "memory": _memory}
+def _interventions(found: dict[str, Any]) -> list[str]:
+    rows = ["| sweep | ours, ms | transformer_lens.patching, ms | ratio | largest difference, logits |"]
+    rows.append("| --- | --- | --- | --- | --- |")
+    for sweep, s in found.items():
+        ours, theirs = (1e3 * s[way] for way in ("ours", "transformer_lens.patching"))
+        rows.append(f"| {sweep} | {ours:.0f} | {theirs:.0f} | {s['ratio']:.0f} | {s['largest difference']:.1e} |")
+    return rows
+
+
+_TABLES = {"data": _data, "growth": _growth, "memory": _memory, "interventions": _interventions}

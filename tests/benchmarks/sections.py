@@ -152,6 +152,14 @@ def memory(quick: bool) -> dict[str, Any]:
     return found
 
 
+def interventions(quick: bool) -> dict[str, Any]:
+    """Activation patching of every head at every position beside ``transformer_lens.patching``, one thread: seconds."""
+    from interventions import patching_sweep
+
+    with threads(1):
+        return {"every head x position, 64 pairs of 63 tokens": patching_sweep(1 if quick else 5)}
+
+
 def gpu(quick: bool) -> dict[str, Any]:
     """The torch path on the first CUDA device beside GPT-2 of ``transformers`` there and the CPU kernel: seconds."""
     if not torch.cuda.is_available():

@@ -42,9 +42,9 @@ def test_every_section_writes_its_record(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     sections = json.loads(record.read_text())
-    assert list(sections) == ["steps", "trainings", "data", "growth", "memory"]
+    assert list(sections) == ["steps", "trainings", "data", "growth", "memory", "interventions"]
     assert all(sections[name]["machine"]["cores"] for name in sections)
-    assert page.read_text().count("\n## ") == 5
+    assert page.read_text().count("\n## ") == 6
 
 
 def test_an_unknown_section_and_a_missing_gpu_are_said():
