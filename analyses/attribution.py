@@ -222,7 +222,8 @@ def _deviation(found: np.ndarray, exact: np.ndarray) -> dict[str, float | None]:
     """How far estimates are from the exact effects; the rank correlation is ``None`` where one side is constant."""
     apart = np.abs(found - exact)
     alike = len(exact) < 2 or np.ptp(found) == 0 or np.ptp(exact) == 0
-    correlation = None if alike else float(np.asarray(spearmanr(found, exact).statistic))
+    ranks: Any = None if alike else spearmanr(found, exact)
+    correlation = None if ranks is None else float(ranks.statistic)
     return {
         "mean": float(apart.mean()),
         "largest": float(apart.max()),

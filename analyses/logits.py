@@ -12,7 +12,7 @@ LayerNorm, with a scale of its own, and the unembedding (nostalgebraist 2020, "i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,7 +155,7 @@ def lens(
             right += float(METRICS["accuracy"](own, tokens_here).sum())
             total += float(measured(own, tokens_here).sum())
         accuracy[str(label)], intact[str(label)] = right / counts.sum(), total / counts.sum()
-    axes: dict[str, list[Label]] = {"site": sites, "position": where.tolist(), "seed": list(of_seed)}
+    axes: dict[str, Sequence[Label]] = {"site": sites, "position": where.tolist(), "seed": list(of_seed)}
     values = values / counts[:, None] if positions == "each" else values.sum(axis=1) / counts.sum()
     if positions != "each":
         del axes["position"]
