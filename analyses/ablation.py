@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from tqdm.auto import tqdm
 
 from analyses.interventions.items import Pairs, check_items, cut, frequent
@@ -34,6 +35,7 @@ from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Ablation, Site, components, select, sites
 from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Label, Result, Where, stack
+from mechproc.statistics.shapley import coalitions, shapley_values
 
 Kind = Ablation | str
 """``"zero"``, ``"mean"``, ``"resample"``, ``"counterfactual"``, or an ``Ablation``."""
@@ -169,6 +171,87 @@ def compare(
     joined = stack({k: dataclasses.replace(r, **shared) for k, r in maps.items()}, "ablation")
     warnings = next((each.warnings for each in maps.values() if each.warnings), [])  # the kinds share models and rule
     return dataclasses.replace(joined, undefined=undefined, metadata={**joined.metadata, "warnings": warnings})
+
+
+@sized_threads
+def shapley(
+    models: Models,
+    items: Procedure | Items | Pairs,
+    parts: Sequence[str],
+    ablation: Kind = "mean",
+    metric: str | Metric | Function = "loss",
+    **settings: Any,
+) -> Result:
+    """How the loss of all ``parts`` together is shared among them: axes ``part`` and ``seed``.
+
+    Every coalition of up to 10 parts is ablated, 2^n in all; the exact Shapley value of a part is the mean of what its
+    ablation costs after those of the parts before it, over all orders (``mechproc.statistics.shapley``). The values of
+    a seed add up to ``metadata["together"]``, what ablating all of them costs, so that twins of which either is enough
+    share what neither shows alone. ``metadata["alone"]`` has what each costs by itself. Other arguments are those of
+    ``run``. Errors: those of ``run``; ``ConfigError`` for more than 10 parts, ``PartError`` for parts that overlap.
+    """
+    cfg = next(iter(by_seed(models).values())).cfg
+    rows = list(parts)
+    groups = [group for group in coalitions(rows) if group]
+    for number, part in enumerate(rows):
+        for other in rows[:number]:
+            if select(part, cfg) & select(other, cfg):
+                raise PartError(f"{part!r} and {other!r} overlap: a part can be in one player only")
+    names = [" + ".join(part for part in rows if part in group) for group in groups]
+    lost = run(models, items, names, ablation, metric, **settings)
+    values = np.concatenate([np.zeros((1, lost.values.shape[1])), lost.values])  # without anything ablated: no loss
+    shares = shapley_values(values, len(rows))
+    seeds = [str(seed) for seed in lost.coordinates["seed"]]
+    alone = {part: dict(zip(seeds, lost.select(part=part).values.tolist(), strict=True)) for part in rows}
+    return dataclasses.replace(
+        lost,
+        name=f"{lost.name}: Shapley value",
+        values=shares,
+        coordinates={"part": rows, "seed": lost.coordinates["seed"]},
+        direction="positive: the part carries some of what is lost without all of them",
+        what_it_does_not_show="whether a part works alone or only with others: hold the value against "
+        f"metadata['alone']; {OF_THE_KIND[kind_of(ablation)]}.",
+        metadata={
+            **lost.metadata,
+            "together": dict(zip(seeds, lost.values[-1].tolist(), strict=True)),
+            "alone": alone,
+            "n_coalitions": 2 ** len(rows),
+        },
+    )
+
+
+def agreement(compared: Result) -> Result:
+    """How alike two kinds of ablation rank the parts: axes ``first``, ``second`` and ``seed``.
+
+    ``compared`` is what ``compare`` returns. The value is Spearman's rank correlation over the parts where both kinds
+    are defined; undefined where fewer than three are, or where all effects of a kind are the same.
+    """
+    require(set(compared.axes) == {"ablation", "part", "seed"}, "axes", tuple(compared.axes), "those of compare()")
+    kinds, seeds = compared.coordinates["ablation"], compared.coordinates["seed"]
+    values = np.full((len(kinds), len(kinds), len(seeds)), np.nan)
+    undefined: list[tuple[Where, str]] = []
+    for column, seed in enumerate(seeds):
+        effects = [compared.select(ablation=kind, seed=seed).values for kind in kinds]
+        for i, first in enumerate(effects):
+            for j, second in enumerate(effects):
+                both = np.isfinite(first) & np.isfinite(second)
+                flat = both.sum() < 3 or np.ptp(first[both]) == 0 or np.ptp(second[both]) == 0
+                if flat:
+                    where = {"first": kinds[i], "second": kinds[j], "seed": seed}
+                    undefined.append((where, "fewer than three parts, or all effects the same"))
+                else:
+                    ranks: Any = spearmanr(first[both], second[both])
+                    values[i, j, column] = ranks.statistic
+    return Result(
+        name=f"rank correlation of kinds of ablation ({compared.name})",
+        values=values,
+        axes=("first", "second", "seed"),
+        coordinates={"first": kinds, "second": kinds, "seed": seeds},
+        unit="correlation",
+        direction="1: the same order of parts; 0: no relation; -1: the reverse order",
+        what_it_does_not_show="which kind is right, nor that the largest effects agree: many small ones weigh as much.",
+        undefined=undefined,
+    )
 
 
 def map_parts(cfg: ModelConfig) -> list[str]:

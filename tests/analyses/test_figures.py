@@ -314,3 +314,28 @@ def test_no_global_template_changes():
     for figure in (figures.arms(scores()), TestAblationMap().map()):
         assert figure.layout.template.layout.font.size == 12.5
     assert pio.templates.default == before == "plotly"
+
+
+class TestPositionMap:
+    EFFECTS = result(
+        [[0.5, -2.0, np.nan], [0.0, 1.0, 0.25]], unit="logits", part=["L0.H0", "L0.mlp"], position=[0, 1, 4]
+    )
+
+    def test_cells_tokens_and_colours_centred_at_zero(self):
+        figure = figures.position_map(self.EFFECTS, ["a", " ", "<b>"])
+        (cells,) = figure.data
+        np.testing.assert_array_equal(cells.z, self.EFFECTS.values)
+        assert (cells.zmin, cells.zmax) == (-2.0, 2.0)
+        assert list(figure.layout.yaxis.ticktext) == ["L0.H0", "L0.mlp"]
+        assert list(figure.layout.xaxis.ticktext) == ["0 a", "1 '␣'", "4 &lt;b&gt;"]
+        assert "One model" in caption(figure) and "Does not show" in caption(figure)
+
+    def test_the_order_of_the_axes_does_not_matter(self):
+        turned = result(self.EFFECTS.values.T, unit="logits", position=[0, 1, 4], part=["L0.H0", "L0.mlp"])
+        assert figures.position_map(turned).to_json() == figures.position_map(self.EFFECTS).to_json()
+
+    def test_refusals(self):
+        with pytest.raises(ConfigError, match="select or average first"):
+            figures.position_map(scores())
+        with pytest.raises(ConfigError, match="number of tokens = 2"):
+            figures.position_map(self.EFFECTS, ["a", "b"])
