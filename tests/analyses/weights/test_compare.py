@@ -13,6 +13,7 @@ from mechproc.errors import ConfigError
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State
 from mechproc.procedures import get
+from mechproc.statistics.paired import holm
 
 from .conftest import CFG, exchanged_heads, model, random_state
 
@@ -71,6 +72,8 @@ class TestCompare:
         assert row["called different"] == 1 and row["adjusted p"] <= 0.05
         assert row["excess"] == pytest.approx(row["between rules"] - row["within a rule"])
         assert row["own rule nearest"] == 1
+        p, adjusted = (found.select(quantity=q).values for q in ("p", "adjusted p"))
+        assert adjusted == pytest.approx(holm(p)) and (adjusted[p < 1] > p[p < 1]).any()
         assert cells(found, "L1.mlp")["called different"] == 0
         (sentence,) = [s for s in found.metadata["sentences"] if "L0.mlp" in s]
         assert sentence.startswith("The rules leave different structure at L0.mlp")
