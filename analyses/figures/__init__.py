@@ -13,6 +13,7 @@ from analyses.figures.attention_view import AttentionView, attention_view
 from analyses.figures.before_after import before_after
 from analyses.figures.curves import curves
 from analyses.figures.position_map import position_map
+from analyses.figures.probe_map import probe_map
 from analyses.figures.spectra import spectra
 from analyses.figures.transferable import transferable
 from analyses.figures.weight_comparison import weight_comparison
@@ -26,6 +27,7 @@ __all__ = [
     "before_after",
     "curves",
     "position_map",
+    "probe_map",
     "spectra",
     "transferable",
     "weight_comparison",

@@ -31,8 +31,10 @@ QUANTITIES = {
 FITTED = ("accuracy", "untrained", "control", "selectivity", "description length")
 REGRESSED = ("r2", "untrained r2")
 DOES_NOT_SHOW = (
-    "that the model uses what a probe reads, or that the site computed it: a decoy that holds the answer where nothing "
-    "reads it looks the same to a probe (analyses.probing.causal_effect measures use)"
+    "that the model uses what a probe reads, or that the site computed it. On planted models a probe flags a decoy, "
+    "which holds the answer where nothing reads it, in 20 of 20 plantings (95 % Wilson interval 84 to 100 %), and an "
+    "inert part in 0 to 5 of 20, by family; a probe of the answer misses what carries a summand or a key. Use is "
+    "measured by causal_effect"
 )
 
 
