@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 
-.PHONY: venv demo test test-slow check format bench bench-gpu clean
+.PHONY: venv demo docs tables test test-slow check format bench bench-gpu clean
 
 venv: .venv/ready
 
@@ -25,6 +25,13 @@ check: venv           ## every check of the code's form; changes nothing
 	$(RUN) ruff format --check .
 	$(RUN) pyright
 	.venv/bin/lint-imports
+
+docs: venv            ## the documentation site, its warnings as errors: build/docs/index.html
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(RUN) sphinx -W --keep-going -q -b html docs build/docs
+
+tables: venv          ## the tables of README and docs that come from files in results
+	.venv/bin/python docs/tables.py
 
 format: venv
 	$(RUN) ruff check --fix .

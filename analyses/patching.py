@@ -55,7 +55,7 @@ def run(
     models: Models,
     items: Procedure | Pairs | Items,
     pair: str | None = None,
-    parts: Any = None,
+    parts: Sequence[str] | Any = None,
     metric: str | Metric | Function | None = None,
     direction: str = "clean_into_corrupt",
     *,

@@ -110,8 +110,13 @@ def signature(name: str) -> Signature:
 
 def sources(name: str) -> dict[str, str]:
     """The text of the module of an analysis and of all modules of ``analyses`` that it imports, by module."""
+    return sources_of(_place(name)[0])
+
+
+def sources_of(module: str) -> dict[str, str]:
+    """The text of a module and of all modules of ``analyses`` that it imports, by module."""
     texts: dict[str, str] = {}
-    left = [_place(name)[0]]
+    left = [module]
     while left:
         module = left.pop()
         if module in texts or not module.startswith("analyses"):
@@ -236,7 +241,7 @@ def _option(name: str, leaves: set[str], default: ast.expr | None, text: str) ->
         kind=(scalars or listed or [str])[0],
         many=bool(listed) or models,
         models=models,
-        choices=tuple(choices) if not scalars and not listed else (),
+        choices=tuple(choices) if not (scalars or listed or models) else (),
         required=default is None,
         default=value,
         text=text,
@@ -246,5 +251,15 @@ def _option(name: str, leaves: set[str], default: ast.expr | None, text: str) ->
 def _texts(docstring: str) -> dict[str, str]:
     """What a docstring's list says of each parameter, its first clause."""
     items = re.findall(r"^- (``\w+``[^:\n]*): (.*?)(?=^- |\n\n|\Z)", docstring + "\n\n", flags=re.MULTILINE | re.DOTALL)
-    said = {names: re.split(r"[;.](?=\s|$)", " ".join(text.split()))[0].replace("``", "") for names, text in items}
+    said = {names: _clause(" ".join(text.split())).replace("``", "") for names, text in items}
     return {name: text for names, text in said.items() for name in re.findall(r"``(\w+)``", names)}
+
+
+def _clause(text: str) -> str:
+    """What stands before the first semicolon or full stop outside of brackets."""
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if sign in ";." and not depth and text[place + 1 : place + 2] in ("", " "):
+            return text[:place]
+    return text

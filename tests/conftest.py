@@ -33,8 +33,8 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="session")
 def own_procedure() -> str:
-    """The source of the procedure that the README defines."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    """The source of the procedure that the documentation defines."""
+    readme = (Path(__file__).parents[1] / "docs" / "procedure.md").read_text()
     (source,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class Last(" in code]
     return source
 

@@ -7,15 +7,21 @@ from typing import Any
 
 import torch
 
-from mechproc import pretrained
 from mechproc.cli import main
 from mechproc.procedures import Procedure, builtin_procedures
 from mechproc.runs.catalogue import entries
 from mechproc.runs.config import RunConfig
-from mechproc.studies import masters
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def python(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
 def test_the_procedure_of_ones_own_runs(own_procedure, monkeypatch, capsys):
@@ -33,24 +39,17 @@ def test_every_procedure_is_in_the_readme_and_the_other_way_round():
     assert set(re.findall(r"`([\w-]+)`", paragraph)) == set(builtin_procedures())
 
 
-def test_the_donors_are_those_of_their_cards():
-    for rule in masters.RULES:
-        card = pretrained.card(rule)
-        scores = [100 * donor["accuracy"] for donor in card["donors"]]
-        n, best, baseline = len(scores), 100 * card["ceiling"], 100 * max(card["baselines"].values())
-        row = f"| {rule} | {min(scores):.1f} | {sum(scores) / n:.1f} | {max(scores):.1f} | {best:.1f} | {baseline:.1f}"
-        assert f"{row} | {len(card['mastered'])} of {n} |" in README
-
-
-def test_the_pretrained_models_are_ready_to_be_looked_into():
-    (code,) = [block for block in BLOCKS if "load_pretrained" in block]
+def test_the_pretrained_models_are_ready_to_be_looked_into(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [block for block in python(README) if "load_pretrained" in block]
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
+    assert Path("heads.html").exists() and "estimate" in names["layers"].axes
     assert names["lost"].values.shape[1] == 3 and (names["lost"].values > 0.3).any()
 
 
 def test_the_config_is_one_that_trains(tmp_path):
-    (text,) = re.findall(r"```json\n(.*?)```", README, flags=re.DOTALL)
+    (text,) = re.findall(r"```json\n(.*?)```", page("training"), flags=re.DOTALL)
     plain = json.loads(text)
     short = {"steps": 2, "batch_size": 8, "warmup_steps": 0, "n_validation": 8, "n_test": 8}
     for one in (plain, plain["donors"]["mine"]):
@@ -62,7 +61,7 @@ def test_the_config_is_one_that_trains(tmp_path):
 
 
 def test_a_model_of_transformers_has_the_same_logits_here():
-    (code,) = [block for block in BLOCKS if "from_gpt2" in block]
+    (code,) = [block for block in python(page("importing")) if "from_gpt2" in block]
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     tokens = torch.arange(16)[None]
@@ -78,33 +77,25 @@ def test_every_command_is_in_the_readme_and_the_other_way_round():
 
 
 def test_files_that_the_readme_names_exist():
-    root = Path(__file__).parents[1]
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (root / target).exists(), target
+        assert (ROOT / target).exists(), target
 
 
-def test_the_demo_s_numbers_are_those_of_the_results_file():
-    results = json.loads((Path(__file__).parents[1] / "results" / "set_to_haystack.json").read_text())
-    for arm, scores in results["accuracy"].items():
-        mean = 100 * sum(scores) / len(scores)
-        assert f"| {arm} | {mean:.1f} | {results['crossed'][arm]} of {len(scores)} |" in README
-    for verdict in results["verdicts"]:
-        low, high = 100 * verdict["low"], 100 * verdict["high"]
-        assert (
-            f"| {verdict['treatment']} against {verdict['control']} | {100 * verdict['mean_difference']:+.1f} "
-            f"| {low:+.1f} to {high:+.1f} | {verdict['adjusted_p']:.3f} | {verdict['word']} |"
-        ) in README
-    for effect in ("accuracy_lost_without_head", "accuracy_lost_without_other_heads"):
-        assert f"{100 * sum(results[effect]) / len(results[effect]):.1f}" in README
+def test_the_examples_of_the_pages_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = [*python(page("tutorial")), *(b for b in python(page("importing")) if "own_items" in b)]
+    for code in blocks:
+        exec(compile(code, "docs", "exec"), {})
+    assert len(blocks) == 3 and Path("map.html").exists()
 
 
-def test_the_benchmarks_are_those_of_the_results_file():
-    record = json.loads((Path(__file__).parents[1] / "results" / "benchmarks.json").read_text())
-    for section, suffix in {"steps": "one update", "trainings": "whole training (20 updates)"}.items():
-        for task, seconds in record[section]["measured"].items():
-            kernel = seconds["cpu"]
-            others = ("torch", "transformers GPT-2, sdpa", "TransformerLens 4.3 native")
-            ratios = " | ".join(f"{seconds[name] / kernel:.1f}" for name in others)
-            assert f"| {task}, {suffix} | {1e3 * kernel:.1f} | {ratios} |" in README
+def test_the_growth_with_width_is_that_of_the_results_file():
+    record = json.loads((ROOT / "results" / "benchmarks.json").read_text())
     width = record["growth"]["measured"]["width"]["64"]
     assert f"at 64 the kernel is {width['torch'] / width['cpu']:.1f} times" in README
+
+
+def test_it_is_short():
+    """Prose, without code and tables."""
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    assert len(" ".join(line for line in prose.splitlines() if not line.startswith("|")).split()) <= 1000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import binomtest
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from analyses.planted.applies import ASKED, asked
 from analyses.planted.family import Family, families
 from analyses.planted.methods import METHODS, Method
-from analyses.planted.planting import plant
+from analyses.planted.planting import Planting, plant
 from analyses.planted.roles import ALARMS, EXPECTED, Role, is_hit
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
@@ -56,6 +56,18 @@ class Measured:
     roles: Mapping[str, Role]
     effects: Mapping[str, float]
     """Nats, by part; parts that the method cannot measure are absent."""
+    draws: int = 1
+    """Draws until the planting was accepted."""
+
+
+class Journal(Protocol):
+    """Where what was measured of each planting is kept, by family with its settings, method, contrast and seed."""
+
+    def get(self, family: Mapping[str, Any], method: str, contrast: str, seed: int) -> Measured | None:
+        """What was measured, if it was."""
+
+    def add(self, family: Mapping[str, Any], method: str, contrast: str, seed: int, measured: Measured) -> None:
+        """Keep what was measured."""
 
 
 def run(
@@ -66,6 +78,7 @@ def run(
     n_calibration: int = N_CALIBRATION,
     settings: Mapping[str, Any] | None = None,
     first_seed: int = 0,
+    journal: Journal | None = None,
 ) -> Result:
     """Hit and false-alarm rates: axes ``cell`` (method / family / contrast) and ``quantity``.
 
@@ -74,7 +87,8 @@ def run(
     - ``n_plantings``: plantings that rates are measured on, after ``n_calibration`` others for the threshold; they have
       the seeds from ``first_seed`` on;
     - ``settings``: of the families, such as ``{"d_model": 32, "n_items": 256}``; a family that needs more width takes
-      its least.
+      its least;
+    - ``journal``: where what was measured is kept, so that a run that was stopped goes on from there.
 
     Rates are fractions, with 95 % Wilson intervals (``low``, ``high``); those of parts count each part of each planting
     as one, although the parts of a planting are not independent. ``flagged: ROLE`` is the share of the parts of a role
@@ -96,16 +110,26 @@ def run(
         seeds = range(first_seed, first_seed + n_calibration + n_plantings)
         draws[kind] = 0
         for seed in tqdm(seeds, desc=kind, unit="planting", leave=False, disable=None):
-            planting = plant(family, seed)
-            draws[kind] += planting.draws
+            keys = {cell: (family.to_dict(), cell.method, cell.contrast, seed) for cell in cells}
+            known = {cell: None if journal is None else journal.get(*key) for cell, key in keys.items()}
+            planting = None if all(known.values()) else plant(family, seed)
             for cell in cells:
-                effects = METHODS[cell.method].measure(planting, cell.contrast)
-                measurements[cell].append(Measured(planting.roles_for[cell.contrast], effects))
+                one = known[cell] or _measure(planting, cell)
+                if journal is not None and known[cell] is None:
+                    journal.add(*keys[cell], one)
+                measurements[cell].append(one)
+            draws[kind] += measurements[cells[0]][-1].draws
         for cell, measured in measurements.items():
             limit = threshold(measured[:n_calibration])
             rows[cell] = rates(METHODS[cell.method], limit, measured[n_calibration:])
     require(bool(rows), "methods", [m.name for m in chosen], "one that is asked about one of the families")
     return _result(rows, n_plantings, n_calibration, first_seed, dict(settings or {}), draws)
+
+
+def _measure(planting: Planting | None, cell: Cell) -> Measured:
+    assert planting is not None  # made wherever something is not known
+    effects = METHODS[cell.method].measure(planting, cell.contrast)
+    return Measured(planting.roles_for[cell.contrast], effects, planting.draws)
 
 
 def threshold(measured: Iterable[Measured]) -> float:

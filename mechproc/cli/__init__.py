@@ -12,10 +12,10 @@ import io
 import sys
 
 from mechproc import __version__
-from mechproc.cli import analyse, demo, doctor, model, parts, pretrained, procedure, run, runs, study
+from mechproc.cli import analyse, calibrate, demo, doctor, model, parts, pretrained, procedure, run, runs, study
 from mechproc.errors import MechprocError
 
-NOUNS = (demo, doctor, procedure, model, parts, run, runs, study, analyse, pretrained)
+NOUNS = (demo, doctor, procedure, model, parts, run, runs, study, analyse, calibrate, pretrained)
 INTERRUPTED = 130
 
 

@@ -1,0 +1,48 @@
+"""The table of a calibration as Markdown, and the page that holds it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from mechproc.files import write_between
+from mechproc.result import Result
+
+NAME = "calibration"
+"""Of the marks between which a page has the table."""
+
+
+def markdown(result: Result) -> str:
+    """One row for each cell: hits and false alarms of plantings and of parts in percent, with 95 % Wilson intervals."""
+    heads = (
+        "method",
+        "family",
+        "contrast",
+        "found all",
+        "any alarm",
+        "parts found",
+        "parts alarmed",
+        "threshold, nats",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    for label in result.coordinates["cell"]:
+        cell = result.metadata["cells"][label]
+        row = result.select(cell=label)
+        rates = [_rate(row, rate) for rate in ("hit", "alarm", "part hit", "part alarm")]
+        limit = f"{float(row.select(quantity='threshold').values):.3f}"
+        lines.append(f"| {' | '.join([cell['method'], cell['family'], cell['contrast'], *rates, limit])} |")
+    rule, n = result.metadata["rule"], result.metadata["n_plantings"]
+    lines += ["", f"Plantings in each cell: {n}, after {rule['n_calibration']} others for the threshold, which is the "
+              f"larger of {rule['floor']} nats and the {100 * rule['quantile']:g} % quantile of inert parts. "
+              f"Does not show: {result.what_it_does_not_show}."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def write(path: str | Path, result: Result) -> None:
+    """Put the table between the marks of a page. Errors: ``StoreError`` for a page without marks."""
+    write_between(path, NAME, markdown(result))
+
+
+def _rate(row: Result, rate: str) -> str:
+    value, low, high = (float(row.select(quantity=f"{rate}{end}").values) for end in ("", " low", " high"))
+    return "–" if math.isnan(value) else f"{100 * value:.0f} ({100 * low:.0f} to {100 * high:.0f})"
