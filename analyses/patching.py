@@ -20,7 +20,7 @@ an untouched row is held to the run that is patched, and a row with all embeddin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np

@@ -55,6 +55,7 @@ def add(subparsers: Any) -> None:
     for name in ANALYSES:
         one = actions.add_parser(name, help=about(name), allow_abbrev=False)
         one.analysis = name
+        one.usage = f"mechproc analyse {name} MODELS... [options]"  # the options have a line each below
         one.add_argument("models", nargs="+", metavar="MODELS", help=MODELS)
         one.add_argument("--procedure", metavar="RULE", help="what they are run on: a name, FILE.py:Class, or JSON")
         one.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
