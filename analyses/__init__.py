@@ -8,6 +8,8 @@ ANALYSES = {
     "ablation-kinds": "ablation.compare",
     "attention": "attention.run",
     "patching": "patching.run",
+    "attribution": "attribution.run",
+    "logits": "logits.run",
     "path-patching": "path_patching.run",
     "probing": "probing.run",
     "probing-causal": "probing.causal_effect",

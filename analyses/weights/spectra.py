@@ -26,8 +26,8 @@ MAX_VALUES = 16
 """Singular values that are returned, the largest."""
 DOES_NOT_SHOW = (
     "whether the part matters: beside a decoy, a head that does the same where nobody reads, the largest norm was that "
-    "of the planted head in 11 of 20 planted models (results/analyses/weights/error_rates.json); nor which directions the "
-    "matrix reads and writes"
+    "of the planted head in 11 of 20 planted models (results/analyses/weights/error_rates.json); nor which directions "
+    "the matrix reads and writes"
 )
 
 
