@@ -14,6 +14,7 @@ from mechproc.model.state import State
 from mechproc.procedures import Procedure
 from mechproc.procedures.shuffled import Shuffled
 from mechproc.runs.donors import ModelFile, ShippedModel
+from mechproc.runs.head_order import ORDER_VERSION, check_targets, head_order, with_heads_in_order
 from mechproc.training.config import TRAINING_VERSION, TrainingConfig
 from mechproc.training.data import check_fit
 from mechproc.training.schedule import checkpoint_steps
@@ -46,9 +47,11 @@ class RunConfig(Config):
     training: TrainingConfig
     seed: int
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
-    donors: Mapping[str, RunConfig | RunAtStep | ShippedModel | ModelFile] = dataclasses.field(default_factory=dict)
+    donors: Mapping[str, RunConfig | RunAtStep | RankedHeads | ShippedModel | ModelFile] = dataclasses.field(
+        default_factory=dict
+    )
     """Where ``recipe`` takes parts from, by the names that it calls them: another run, a run after some of its updates,
-    a pretrained model that ships, or a model file."""
+    a run with its heads in order, a pretrained model that ships, or a model file."""
     start: str = ""
     """Name of the random numbers that fresh weights are drawn from, beside the seed; by default the rule's name.
 
@@ -165,7 +168,59 @@ class RunAtStep(Config):
         return store.checkpoint(self.run, self.step)
 
 
-Donor = RunConfig | RunAtStep | ShippedModel | ModelFile
+@dataclasses.dataclass(frozen=True)
+class RankedHeads(Config):
+    """A run whose heads are in the order of what they do, so that a part such as ``"L0.H0"`` names a function.
+
+    Head 0 of each layer is the one that attends most to the layer's target; the model computes what it did. The order
+    follows from the run's weights, which decide the identity together with the targets; ``order`` tells it, and the
+    record of a run whose donor this is keeps it.
+    """
+
+    run: RunConfig
+    targets: tuple[str, ...]
+    """One attention target of the run's procedure for each layer."""
+
+    def __post_init__(self) -> None:
+        check_targets(self.run.procedure, self.run.model, self.targets)
+
+    @property
+    def model(self) -> ModelConfig:
+        """The model's shape."""
+        return self.run.model
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.run.seed
+
+    @property
+    def identity(self) -> str:
+        """64 hexadecimal digits: the hash of the run's identity, the targets and how heads are ordered."""
+        return digest({"run": self.run.identity, "targets": list(self.targets), "version": ORDER_VERSION})
+
+    @property
+    def label(self) -> str:
+        """What the donor is called in tables and messages, such as ``set, seed 3, heads by previous, source``."""
+        return f"{self.run.label}, heads by {', '.join(self.targets)}"
+
+    @property
+    def needs(self) -> tuple[RunConfig, ...]:
+        """The runs that must be complete before this donor can be read."""
+        return (self.run,)
+
+    def order(self, store: Weights) -> list[list[int]]:
+        """For each layer the numbers that its heads have in the run, best first."""
+        cfg, state = store.model(self.run)
+        return head_order(cfg, state, self.run.procedure, self.targets)
+
+    def weights(self, store: Weights) -> tuple[ModelConfig, State]:
+        """Shape and final weights, heads in order."""
+        cfg, state = store.model(self.run)
+        return cfg, with_heads_in_order(cfg, state, self.order(store))
+
+
+Donor = RunConfig | RunAtStep | RankedHeads | ShippedModel | ModelFile
 """What parts can be taken from."""
 
 

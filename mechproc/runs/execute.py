@@ -12,7 +12,7 @@ from mechproc.files import read_json, write_json
 from mechproc.procedures import Items, Procedure
 from mechproc.procedures.arithmetic import Arithmetic
 from mechproc.provenance import differences, provenance
-from mechproc.runs.config import RunConfig
+from mechproc.runs.config import RankedHeads, RunConfig
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.store import Store
 from mechproc.training.engines import EngineName, choose
@@ -68,6 +68,9 @@ def execute(
             "stopped": result.stopped,
             "seconds": round(time.monotonic() - started, 1),
         }
+        ranked = {name: donor for name, donor in run.donors.items() if isinstance(donor, RankedHeads)}
+        if ranked:  # which heads these were in the donor
+            about["head_order"] = {name: donor.order(store) for name, donor in ranked.items()}
         if isinstance(run.procedure, Arithmetic):  # its positions are the digits of the answer
             test = result.test
             counts = {"correct": test.correct_by_position.tolist(), "scored": test.scored_by_position.tolist()}

@@ -94,6 +94,20 @@ def shapley(
     )
 
 
+def shapley_contrast(players: Sequence[str], shares: Mapping[str, float]) -> dict[Coalition, float]:
+    """A sum of Shapley values, ``shares[player]`` times each, as weights of the coalitions' values: those not zero.
+
+    The Shapley value is linear in the values of the coalitions, so that a claim on it is a contrast of arms. Errors:
+    ``ConfigError`` for a share of an unknown player.
+    """
+    unknown = sorted(set(shares) - set(players))
+    require(not unknown, "shares", unknown, f"players among {', '.join(players)}")
+    factors = np.array([shares.get(player, 0.0) for player in players])
+    weights = factors @ shapley_values(np.eye(2 ** len(players)), len(players))
+    known = zip(coalitions(players), weights.tolist(), strict=True)
+    return {coalition: weight for coalition, weight in known if abs(weight) > 1e-12}
+
+
 def _check_players(players: Sequence[str]) -> None:
     n = len(players)
     require(not isinstance(players, str) and 1 <= n <= MOST_PLAYERS, "number of players", n, f"1 to {MOST_PLAYERS}")

@@ -10,6 +10,8 @@ STUDIES = {
     "confounders": "confounders",
     "faster-or-better": "faster_or_better",
     "width": "width",
+    "which-heads": "which_heads",
+    "transfer-map": "transfer_map",
     "language": "language",
     "multiplication": "multiplication",
 }

@@ -15,7 +15,7 @@ from mechproc.procedures.arithmetic import Arithmetic
 from mechproc.procedures.lengths import Fixed
 from mechproc.provenance import PROVENANCE_FIELDS
 from mechproc.result import Result
-from mechproc.runs.config import RunAtStep, RunConfig
+from mechproc.runs.config import RankedHeads, RunAtStep, RunConfig
 from mechproc.runs.donors import ShippedModel
 from mechproc.runs.store import Store
 from mechproc.statistics.measures import (
@@ -125,6 +125,8 @@ def donor_score(donor: Donor, store: Store) -> DonorScore | None:
         accuracy = entry["accuracy"] if donor.step is None else entry["curve"].get(str(donor.step))
         steps = entry["steps"] if donor.step is None else donor.step
         return None if accuracy is None else _donor_score(accuracy, about, steps)
+    if isinstance(donor, RankedHeads):
+        return donor_score(donor.run, store)
     if isinstance(donor, RunConfig):
         test = store.test(donor) if is_known(store, donor) else None
         return None if test is None else _donor_score(test["accuracy"], test, test["steps"])

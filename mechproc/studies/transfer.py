@@ -9,7 +9,7 @@ from mechproc.config import nearest
 from mechproc.errors import ConfigError, PartError, require
 from mechproc.model.config import ModelConfig
 from mechproc.procedures import Procedure
-from mechproc.runs.config import Donor, RunAtStep, RunConfig
+from mechproc.runs.config import Donor, RankedHeads, RunAtStep, RunConfig
 from mechproc.runs.donors import ModelFile, ShippedModel
 from mechproc.statistics.claims import Claim
 from mechproc.statistics.comparisons import MIN_SEEDS, Family
@@ -121,7 +121,7 @@ def _source(name: str, source: DonorSource, shape: Shape, training: TrainingConf
         return lambda seed: RunConfig(rule, shape.model_for(rule), training, seed)
     if isinstance(source, str):
         return _by_name(name, source)
-    if isinstance(source, (RunConfig, RunAtStep, ShippedModel, ModelFile)):
+    if isinstance(source, (RunConfig, RunAtStep, RankedHeads, ShippedModel, ModelFile)):
         donor = source
         return lambda seed: donor
     require(callable(source), f"donors.{name}", source, "a procedure, a donor, a function of the seed, or a name")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mechproc.errors import ConfigError, StoreError
-from mechproc.runs.config import RunConfig
+from mechproc.runs.config import RankedHeads, RunConfig
 from mechproc.runs.store import Store
 from mechproc.statistics.claims import CLAIM_SEEDS
 from mechproc.studies import STUDIES
@@ -28,7 +28,7 @@ def test_studies_are_planned_on_the_seeds_of_verdicts(name, scale):
     for _, run in study.runs:
         assert run.procedure in size.tasks.values()
         for donor in run.donors.values():
-            assert isinstance(donor, RunConfig) and donor.seed == run.seed
+            assert isinstance(donor, (RunConfig, RankedHeads)) and donor.seed == run.seed
 
 
 def test_studies_of_one_scale_share_their_random_starts_and_donors():
@@ -39,7 +39,7 @@ def test_studies_of_one_scale_share_their_random_starts_and_donors():
 
 def test_every_statement_that_is_to_be_judged_has_its_claim():
     names = {claim.name for name in SCALED for claim in load(name, "paper").claims}
-    assert {"1", "2", "3", "4", "5", "6, haystack", "7, haystack", "8", "9", "11", "12"} <= names
+    assert {"1", "2", "3", "4", "5", "6, haystack", "7, haystack", "8", "9", "10", "11", "12"} <= names
     assert {"1, 20 symbols", "6, addition"} <= names
 
 
