@@ -30,7 +30,10 @@ PLAYERS = ("L0.attn", "L0.mlp", "L1.attn", "L1.mlp", LAYERNORMS, EMBEDDINGS)
 """Part expressions, in the order of the forward pass but for the last two."""
 MEASURE = "loss area"
 SMALLEST = 0.1
-"""Nats, in the mean over the training: a fifth of what the whole donor gains in pilot runs."""
+"""Nats, in the mean over the training. In pilot runs (seeds 1000 and 1001) the attention of both layers gained 0.92 and
+0.31, and that of the second layer alone 0.99 and 0.99."""
+STAIR = 1.0
+"""Nats, in the mean over the training: what a seed gains that crosses its plateau at once."""
 
 
 def recipe(players: Collection[str], donor: str, perturbed: bool = False, positions: str = "donor") -> Recipe:
@@ -88,7 +91,7 @@ def _coalitions(scale: str) -> list[frozenset[str]]:
 
 
 def claims(size: Scale) -> list[Claim]:
-    """Attention carries more of the gain of set than MLPs do, and so does the second layer's than the first's."""
+    """Attention carries more of the gain of set than MLPs do."""
     attention = {"L0.attn": 1.0, "L1.attn": 1.0, "L0.mlp": -1.0, "L1.mlp": -1.0}
     statement = "Of the gain of set on the haystack the attention of both layers carries more than their MLPs."
     if size.name == "laptop":
@@ -97,4 +100,4 @@ def claims(size: Scale) -> list[Claim]:
     else:
         weights = {arm("set", [player]): weight for player, weight in attention.items()}
         name = "attention of each layer alone minus its MLP alone"
-    return [Claim("map", statement, (Contrast(name, weights, SMALLEST),), measure=MEASURE)]
+    return [Claim("map", statement, (Contrast(name, weights, SMALLEST, stair=STAIR),), measure=MEASURE)]
