@@ -1,4 +1,4 @@
-"""``mechproc study list|plan|run|results|claims|compare-paper``: studies by name or from a file."""
+"""``mechproc study list|plan|run|results|claims|compare-paper|what-transfers|pack``: studies by name or from a file."""
 
 from __future__ import annotations
 
@@ -52,6 +52,9 @@ def add(subparsers: Any) -> None:
     )
     predict.add_argument("--write", type=Path, metavar="PAGE.md", help="put the results between the marks of this page")
     predict.add_argument("--figure", type=Path, metavar="FILE.html", help="draw the crossings")
+    pack = actions.add_parser("pack", help="write the weights that ship beside the records, from complete runs")
+    pack.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    pack.add_argument("--out", type=Path, default=Path("results/weights"), help="folder (default: results/weights)")
     parser.set_defaults(run=run)
 
 
@@ -65,7 +68,7 @@ def _add_places(action: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
     actions = {"list": _list, "plan": _plan, "run": _run, "results": _results, "claims": _claims}
-    actions |= {"compare-paper": _compare_paper, "what-transfers": _what_transfers}
+    actions |= {"compare-paper": _compare_paper, "what-transfers": _what_transfers, "pack": _pack}
     return actions[args.action](args)
 
 
@@ -236,6 +239,15 @@ def _what_transfers(args: argparse.Namespace) -> int:
 
         figure = figures.transferable(transferable_reading.crossings(transferable_reading.probes(store)))
         figure.write_html(args.figure)
+    return 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from mechproc.runs.store import Store
+    from mechproc.studies.trained import pack
+
+    for path in pack(Store(args.store), args.out):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
