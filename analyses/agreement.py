@@ -96,7 +96,7 @@ def _ranks(target: Result, other: Result, name: str) -> tuple[np.ndarray, np.nda
     usable = np.all([np.isfinite(v).all(axis=1) & (np.ptp(np.nan_to_num(v), axis=1) > 0) for v in pair], axis=0)
     if not usable.any():
         return None
-    first, second = (stats.zscore(stats.rankdata(v[usable], axis=1), axis=1) for v in pair)
+    first, second = (np.asarray(stats.zscore(stats.rankdata(v[usable], axis=1), axis=1)) for v in pair)
     return first, second
 
 

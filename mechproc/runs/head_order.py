@@ -57,10 +57,10 @@ def head_order(cfg: ModelConfig, state: State, procedure: Procedure, targets: Se
     order = []
     for layer, target in enumerate(targets):
         mask = masks[target].astype(bool)
-        counted = mask.any(axis=2)
+        counted: np.ndarray = mask.any(axis=2)
         weights = mask / np.maximum(counted.sum(axis=1), 1)[:, None, None]
         pattern = cache[f"blocks.{layer}.attn.hook_pattern"].double().numpy()
-        scores = np.einsum("ihqk,iqk->h", pattern, weights) / max(int(counted.any(axis=1).sum()), 1)
+        scores = np.einsum("ihqk,iqk->h", pattern, weights) / max(int((counted.sum(axis=1) > 0).sum()), 1)
         order.append(np.argsort(-scores.round(9), kind="stable").tolist())
     return order
 

@@ -36,7 +36,8 @@ def markdown(compared: Sequence[Compared]) -> str:
             notes += [cell.note] if cell.note not in notes else []
             mark = f" ({notes.index(cell.note) + 1})"
         if each.seeds:
-            named = f"{each.seeds[0]} to {each.seeds[-1]}" if len(each.seeds) > 1 else f"{each.seeds[0]}"
+            first, last = min(each.seeds), max(each.seeds)
+            named = f"{first} to {last}" if last > first else f"{first}"
             seeds = f"{named}: " + ", ".join(f"{100 * a:.1f}" for a in each.accuracies)
         gain = "" if each.gain is None or cell.initialisation == "random" else _signed(each)
         row = [f"{cell.initialisation}{mark}", cell.task, f"{100 * cell.accuracy:.1f}", ours(each), gain, seeds]

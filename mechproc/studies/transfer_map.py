@@ -10,6 +10,7 @@ each player alone from a rule that does not help the task. ``analyses.transfer_m
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from mechproc.statistics.claims import Claim, Contrast
 from mechproc.statistics.comparisons import Family
@@ -39,7 +40,7 @@ STAIR = 1.0
 def recipe(players: Collection[str], donor: str, perturbed: bool = False, positions: str = "donor") -> Recipe:
     """The model in which ``players`` are the donor's; ``perturbed``: with the numbers of each matrix permuted."""
     parts = [player for player in PLAYERS[:4] if player in players]
-    from_donor = {
+    from_donor: dict[str, Any] = {
         **({"layernorm": "donor"} if LAYERNORMS in players else {}),
         **({"embedding": "mean", "positions": positions} if EMBEDDINGS in players else {}),
     }
