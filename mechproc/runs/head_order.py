@@ -57,7 +57,7 @@ def head_order(cfg: ModelConfig, state: State, procedure: Procedure, targets: Se
     order = []
     for layer, target in enumerate(targets):
         mask = masks[target].astype(bool)
-        counted: np.ndarray = mask.any(axis=2)
+        counted = mask.sum(axis=2) > 0
         weights = mask / np.maximum(counted.sum(axis=1), 1)[:, None, None]
         pattern = cache[f"blocks.{layer}.attn.hook_pattern"].double().numpy()
         scores = np.einsum("ihqk,iqk->h", pattern, weights) / max(int((counted.sum(axis=1) > 0).sum()), 1)
