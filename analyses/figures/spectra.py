@@ -56,7 +56,8 @@ def spectra(spectrum: Result, matrices: Sequence[str] | None = None) -> go.Figur
         )
     figure.update_yaxes(type="log", exponentformat="power")
     figure.update_yaxes(title="singular value", row=1, col=1)
-    figure.update_layout(width=max(700, 210 * len(shown)), showlegend=True, legend={"y": 1.12})
+    width = max(700, 210 * len(shown))
+    figure.update_layout(width=width, showlegend=True, legend={"y": 1.12})
     sentences = [
         f"{len(spectrum.coordinates['seed'])} seeds; each line is one part of one seed.",
         f"LayerNorms: {spectrum.metadata.get('layernorms', 'not said')}.",
@@ -64,7 +65,7 @@ def spectra(spectrum: Result, matrices: Sequence[str] | None = None) -> go.Figur
         "removes.",
     ]
     return finish(figure, spectrum, sentences, plot_height=300, left=70, above=50, characters=round(
-        (figure.layout.width - 30) / 6))  # fmt: skip
+        (width - 30) / 6))  # fmt: skip
 
 
 def _colour(part: str) -> tuple[str, str]:
