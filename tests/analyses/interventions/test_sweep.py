@@ -28,13 +28,14 @@ def every_patch(intact: Trace, other: Trace) -> list[Patch]:
     """Every activation, and a slice of those that have any, at all and at some positions."""
     n_pos = intact.activations["hook_embed"].shape[1]
     by_item = np.arange(len(intact.items))[:, None] % n_pos
+    places = (None, [0], [2], [2, 2], [1, 3], [n_pos - 2], by_item)
     patches = []
     for hook, values in other.activations.items():
         sites = [Site(hook, hook, None, None)]
         if (leaf := hook.rpartition(".")[2]) in SLICES:
             sites.append(Site(hook, hook, *SLICES[leaf]))
         for site in sites if leaf != "hook_attn_scores" else []:
-            patches += [Patch(site, p, site.view(values)) for p in (None, [0], [2], [1, 3], [n_pos - 2], by_item)]
+            patches += [Patch(site, p, site.view(values)) for p in places]
     return patches
 
 
