@@ -6,6 +6,8 @@ Analyses measure; they never print, plot or train. ``figures`` draws Results, ``
 ANALYSES = {
     "ablation": "ablation.run",
     "ablation-kinds": "ablation.compare",
+    "path-patching": "path_patching.run",
+    "circuit": "circuit.run",
     "attention": "attention.run",
     "patching": "patching.run",
     "attribution": "attribution.run",

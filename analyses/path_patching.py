@@ -6,6 +6,8 @@ the receiver's LayerNorm is computed anew, everything after the receiver too, an
 stays as it was (Wang et al. 2022; Goldowsky-Dill et al. 2023). Each edge is replaced alone: the edges from one sender
 are not the sender's activation patch taken apart.
 
+Computed in float64: trained models amplify the rounding of float32 by more than the checks allow.
+
 **Controls.** On the first pairs, in each model: edges replaced by themselves change the logits of the hooked model by
 exactly 0; all edges into a receiver give it its corrupt input, and for the logits the corrupt run, within 1e-5 of the
 largest number; with all edges into a receiver the sweep agrees with the hooked model within the same.
@@ -14,38 +16,28 @@ largest number; with all edges into a receiver the sweep agrees with the hooked 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
-from analyses.interventions.edge_sweep import EdgeSet, check_edges, sweep_edges
-from analyses.interventions.edges import EdgePatcher
+from analyses.interventions.edge_effects import Direction, asked_pairs, measure
+from analyses.interventions.edge_sweep import EdgeSet
 from analyses.interventions.edges import receivers as every_receiver
 from analyses.interventions.edges import senders as senders_before
-from analyses.interventions.items import Pairs, Tokens, asked, check_items, cut, order_of_length
-from analyses.interventions.metrics import Function, Metric, ScoredTokens, metric_of, scored_tokens
+from analyses.interventions.items import Pairs, Tokens, check_items
+from analyses.interventions.metrics import Function, Metric, metric_of
 from analyses.interventions.patch import Positions
-from analyses.interventions.stand_ins import Ablated, chosen_items
 from analyses.interventions.standing import standing
-from analyses.interventions.trace import Weights, require_finite, trace
-from analyses.models import Models, batches, by_seed, sized_threads
+from analyses.models import Models, by_seed, sized_threads
 from mechproc.config import nearest
 from mechproc.errors import PartError, require
-from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Procedure
-from mechproc.result import Label, Result, Where
+from mechproc.result import Result, Where
 
-Direction = Literal["corrupt_into_clean", "clean_into_corrupt"]
 DIRECTIONS = {
     "corrupt_into_clean": "positive: the score falls when the clean run reads the corrupt contribution",
     "clean_into_corrupt": "positive: the score rises when the corrupt run reads the clean contribution",
 }
-N_PAIRS = 256
-"""Pairs of a procedure, unless another number is asked for."""
-CHECKED_PAIRS = 4
-"""Pairs on which edges are held to the hooked model first."""
 DOES_NOT_SHOW = (
     "what a part does with what it reads; an edge whose work another one does as well, or whose effect another undoes; "
     "nor effects of several edges together, which do not add up, because LayerNorm, attention and MLPs are not linear"
@@ -78,15 +70,20 @@ def run(
     edges into each receiver together, by receiver and seed.
 
     - ``models``: one for each seed, all of one shape;
-    - ``items``, ``pair``: the procedure and the kind of its minimal pairs, of which the first ``n_items`` (256 by
-      default) test pairs of ``seed`` are taken; or ``Pairs`` of one's own;
-    - ``senders``, ``receivers``: names such as ``"L0.H1"``, ``"L0.b_O"``, ``"embed"`` and ``"L1.H2.k"``, ``"L1.mlp"``,
-      ``"logits"``; ``None`` for all;
+    - ``items``: the procedure, of whose minimal pairs of the kind ``pair`` the first ``n_items`` (256 by default) test
+      pairs of ``seed`` are taken; or ``Pairs`` of one's own;
+    - ``pair``: the kind of minimal pair, such as ``"symbol"``;
+    - ``senders``: such as ``"embed"``, ``"L0.H1"``, ``"L0.b_O"``; ``None`` for all;
+    - ``receivers``: such as ``"L1.H2.k"``, ``"L1.mlp"``, ``"logits"``; ``None`` for all;
     - ``metric``: as for ``analyses.ablation.run``; ``logit_diff`` is the right token's logit less the corrupt answer's;
+    - ``direction``: ``"corrupt_into_clean"`` or ``"clean_into_corrupt"``;
     - ``tokens``: which scored tokens count: ``"changed"``, those whose right answer differs between the two items of a
       pair; ``"unchanged"``, those whose answer is the same although something before differs; or ``"all"``;
     - ``positions``: where the receiver reads the replaced contribution: whole numbers [k], or [pair, k]; by default
-      everywhere.
+      everywhere;
+    - ``by_item``: keep the pairs apart, numbered as they were given or drawn;
+    - ``seed``: of the pairs. Every model gets the same;
+    - ``n_items``: how many pairs.
 
     Errors: ``PartError`` for a sender or receiver that does not exist; ``ConfigError`` for models or pairs that do not
     fit, or pairs without a token that counts; ``RuntimeError`` when a control fails.
@@ -96,8 +93,8 @@ def run(
     rows = _known("senders", senders, senders_before(cfg))
     columns = _known("receivers", receivers, every_receiver(cfg))
     require(direction in DIRECTIONS, "direction", direction, f"one of {', '.join(DIRECTIONS)}")
-    measured, n_pairs = metric_of(metric), N_PAIRS if n_items is None and isinstance(items, Procedure) else n_items
-    chosen, number_of, settings = chosen_pairs(items, pair, tokens, positions, seed, n_pairs)
+    measured = metric_of(metric)
+    chosen, number_of, settings = asked_pairs(items, pair, tokens, positions, seed, n_items)
     check_items(chosen.items, cfg, "pairs")
 
     sets = [EdgeSet(receiver, (sender,)) for receiver in columns for sender in rows
@@ -109,7 +106,7 @@ def run(
     whole: dict[str, dict[str, float]] = {receiver: {} for receiver in columns}
     progress = tqdm(of_seed.items(), desc="path patching", unit="model", leave=False, disable=None)
     for column, (label, model) in enumerate(progress):
-        effects, own = _measure(model, chosen, [*sets, *together], measured, direction, label)
+        effects, own = measure(model, chosen, [*sets, *together], measured, direction, label)
         for edges, effect in zip(sets, effects, strict=False):
             values[rows.index(edges.senders[0]), columns.index(edges.receiver), column] = effect
         for edges, effect in zip(together, effects[len(sets) :], strict=True):
@@ -154,21 +151,6 @@ def run(
     )
 
 
-def chosen_pairs(
-    items: Procedure | Pairs, pair: str | None, tokens: Tokens, positions: Positions, seed: int, n_items: int | None
-) -> tuple[Ablated, np.ndarray, dict[str, Any]]:
-    """The pairs that are measured, longest first; the number of each among those given; and the settings to record."""
-    require(isinstance(items, (Procedure, Pairs)), "items", items, "a procedure, such as get('sort')(), or Pairs")
-    chosen, settings = chosen_items(items, "counterfactual", None, pair, None, seed, n_items)
-    given = chosen.pairs
-    kept, pairs = asked(given, tokens)
-    if positions is not None and np.ndim(positions) == 2 and len(positions) == len(given):
-        positions = np.asarray(positions)[kept]
-    order = order_of_length(pairs.clean)
-    settings["n_pairs_left_out"] = len(given) - len(kept)
-    return Ablated(pairs.clean, corrupt=pairs.corrupt).take(order, positions), kept[order], settings
-
-
 def _known(field: str, names: Sequence[str] | None, known: list[str]) -> list[str]:
     chosen = known if names is None else list(names)
     for name in chosen:
@@ -176,50 +158,3 @@ def _known(field: str, names: Sequence[str] | None, known: list[str]) -> list[st
             raise PartError(f"{field}: {name!r} is not one of this model's{nearest(name, known)}")
     require(bool(chosen) and len(set(chosen)) == len(chosen), field, chosen, "at least one, each once")
     return chosen
-
-
-def _measure(
-    model: HookedTransformer,
-    chosen: Ablated,
-    sets: Sequence[EdgeSet],
-    metric: Metric,
-    direction: Direction,
-    label: Label,
-) -> tuple[np.ndarray, dict[str, float]]:
-    """The effect of each set of edges on each pair, float64 [set, pair]; and the scores of the two runs."""
-    model.require_no_hooks()
-    weights, cells = Weights.of(model), model.cfg.input == "vectors"
-    effects, own = [], {"clean": [], "corrupt": [], "accuracy": []}
-    for batch in batches(len(chosen.items)):
-        clean, corrupt = (cut(block.take(batch)) for block in (chosen.pairs.clean, chosen.pairs.corrupt))
-        runs = [trace(weights, clean), trace(weights, corrupt)]
-        for each in runs:
-            require_finite(each.logits, label)
-        if batch.start == 0:
-            check_edges(model, clean.take(slice(CHECKED_PAIRS)), corrupt.take(slice(CHECKED_PAIRS)))
-        tokens = scored_tokens(clean, weights.state["embed.W_E"].device, corrupt, cells)
-        by_pair = _ByPair(tokens, len(clean))
-        scores = [by_pair(metric(each.logits[each.real].double(), tokens)) for each in runs]
-        own["clean"].append(scores[0])
-        own["corrupt"].append(scores[1])
-        own["accuracy"].append(by_pair(metric_of("accuracy")(runs[0].logits[runs[0].real].double(), tokens)))
-        forwards = direction == "corrupt_into_clean"
-        paths = EdgePatcher(*(runs if forwards else runs[::-1]))
-        found = np.empty((len(sets), len(clean)))
-        for indices, logits in sweep_edges(paths, sets, chosen.positions_of(batch)):
-            for index, one in zip(indices, logits, strict=True):
-                patched = by_pair(metric(one[paths.clean.real].double(), tokens))
-                found[index] = metric.sign * (scores[0] - patched if forwards else patched - scores[1])
-        effects.append(found)
-    return np.concatenate(effects, axis=1), {name: float(np.concatenate(x).mean()) for name, x in own.items()}
-
-
-class _ByPair:
-    """The mean over the tokens of each pair: float64 [token] -> [pair]."""
-
-    def __init__(self, tokens: ScoredTokens, n_pairs: int) -> None:
-        self.item, self.n = tokens.item, n_pairs
-        self.counts = torch.bincount(tokens.item, minlength=n_pairs)
-
-    def __call__(self, scores: torch.Tensor) -> np.ndarray:
-        return (torch.bincount(self.item, scores, minlength=self.n) / self.counts).cpu().numpy()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from analyses import ablation, attribution, patching, probing
+import numpy as np
+
+from analyses import ablation, attribution, patching, path_patching, probing
 from analyses.planted.planting import Planting
 from analyses.planted.roles import MethodKind
 from analyses.planted.single_parts import single_part_transfer
@@ -13,7 +15,7 @@ from analyses.probing.fit import classifier, information
 from analyses.probing.rows import activations_at, questions, split_items
 from analyses.probing.sites import sites_of
 from mechproc.errors import PartError, require
-from mechproc.model.parts import Ablation, check_defined, sites
+from mechproc.model.parts import Ablation, check_defined, components, sites
 
 REFERENCE_ITEMS = 1024
 """Validation items that means are taken over, and that probes are fitted to."""
@@ -91,6 +93,19 @@ def attribution_patching(planting: Planting, contrast: str) -> dict[str, float]:
 def integrated_attribution(planting: Planting, contrast: str) -> dict[str, float]:
     """The same with the gradient integrated between the two inputs."""
     return _attributed(planting, contrast, "integrated")
+
+
+@register("exact path patching", "patching")
+def exact_path_patching(planting: Planting, contrast: str) -> dict[str, float]:
+    """Loss gained on the clean item through a part's strongest outgoing edge, read from the corrupt item.
+
+    The strongest, not the sum: what is to be found is whether a part carries the contrast anywhere, and effects of
+    edges do not add up. Only losses for the worse count, as for the other methods.
+    """
+    pairs = planting.contrast(contrast)
+    parts = [part for part in pairs.roles if part in components(planting.cfg)]
+    result = path_patching.run([planting.model], pairs.pairs, senders=parts, metric="loss", seed=planting.seed)
+    return dict(zip(parts, np.nanmax(result.values[..., 0], axis=1).tolist(), strict=True))
 
 
 @register("linear probe", "reading")
