@@ -1,11 +1,12 @@
 """Circuits: the edges that carry a contrast, how good they are, what their heads do, and what differs between models.
 
-``find.run`` finds and judges the circuit of each model, ``circuits`` makes graphs of its Result, ``by_function``
-compares them by what their heads do, ``edge_map`` gives QK and OV maps along their edges.
+``run`` finds and judges the circuit of each model, ``circuits`` makes graphs of its Result, ``by_function`` lays the
+circuits of several models beside each other by what their heads attend to.
 """
 
 from analyses.circuit.evaluate import evaluate
 from analyses.circuit.find import circuits, run
+from analyses.circuit.functions import by_function, head_functions, similarity
 from analyses.circuit.graph import Circuit
 
-__all__ = ["Circuit", "circuits", "evaluate", "run"]
+__all__ = ["Circuit", "by_function", "circuits", "evaluate", "head_functions", "run", "similarity"]

@@ -11,6 +11,7 @@ from analyses.figures.arms import arms
 from analyses.figures.attention_pattern import attention_pattern
 from analyses.figures.attention_view import AttentionView, attention_view
 from analyses.figures.before_after import before_after
+from analyses.figures.circuit_graph import circuit_graph
 from analyses.figures.curves import curves
 from analyses.figures.position_map import position_map
 from analyses.figures.probe_map import probe_map
@@ -25,6 +26,7 @@ __all__ = [
     "attention_pattern",
     "attention_view",
     "before_after",
+    "circuit_graph",
     "curves",
     "position_map",
     "probe_map",
