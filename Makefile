@@ -39,6 +39,7 @@ format: venv
 
 bench: venv           ## speed and memory beside peers, about 6 minutes: results/benchmarks.json, docs/benchmarks.md
 	.venv/bin/python tests/benchmarks
+	.venv/bin/python tests/benchmarks/interventions.py
 
 bench-gpu: venv       ## the torch path on a CUDA device
 	.venv/bin/python tests/benchmarks gpu

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic reading and writing: a file is either complete or absent."""
 
 from __future__ import annotations
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.interventions.items import Layout, cut, inputs, layouts, longest_first
+from analyses.interventions.items import Layout, cut, inputs, layouts, order_of_length
 from analyses.interventions.metrics import Metric, metric_of, scored_tokens
 from analyses.interventions.patch import run_with_activations
 from analyses.interventions.trace import Weights, trace
@@ -36,10 +37,13 @@ def means(weights: Weights, reference: Items, number_of: Mapping[Layout, int], h
     are float64. Positions are those up to the last that is scored.
     """
     groups = np.array([number_of.get(layout, -1) for layout in layouts(reference)])
-    reference = longest_first(reference.take(np.flatnonzero(groups >= 0)))  # so that the first batch is the widest
-    device = weights.state["embed.W_E"].device
-    group = torch.tensor([number_of[layout] for layout in layouts(reference)], device=device)
-    counts = torch.bincount(group, minlength=len(number_of))
+    reference, groups = reference.take(np.flatnonzero(groups >= 0)), groups[groups >= 0]
+    by_layout = np.argsort(groups, kind="stable")
+    # the longest first, so that the first batch is the widest; the items of a layout one after another
+    order = by_layout[order_of_length(reference.take(by_layout))]
+    reference, groups = reference.take(order), groups[order]
+    weight = weights.state["embed.W_E"]
+    counts = torch.from_numpy(np.bincount(groups, minlength=len(number_of))).to(weight.device)
     sums: Activations = {}
     for batch in batches(len(reference)):
         run = trace(weights, cut(reference.take(batch)))
@@ -47,9 +51,17 @@ def means(weights: Weights, reference: Items, number_of: Mapping[Layout, int], h
             activation = run.activations[hook]
             if hook not in sums:
                 sums[hook] = activation.new_zeros((len(number_of), *activation.shape[1:]), dtype=torch.float64)
-            narrow(sums[hook], activation).index_add_(0, group[batch], activation.double())
-    dtype = weights.state["embed.W_E"].dtype
-    return {hook: (s / counts.view(-1, *[1] * (s.ndim - 1))).to(dtype) for hook, s in sums.items()}
+            total = narrow(sums[hook], activation)
+            for number, first, end in _runs(groups[batch]):
+                total[number] += activation[first:end].sum(0, dtype=torch.float64)
+    return {hook: (s / counts.view(-1, *[1] * (s.ndim - 1))).to(weight.dtype) for hook, s in sums.items()}
+
+
+def _runs(numbers: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Each run of equal numbers: the number, where the run begins and where it ends."""
+    edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+    for first, end in itertools.pairwise(edges):
+        yield int(numbers[first]), first, end
 
 
 def gradients(

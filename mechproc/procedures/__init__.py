@@ -3,7 +3,7 @@
 ``procedures()`` lists them by name, ``get("set")`` is one of them, ``Procedure.from_dict({"kind": "set"})`` reads one
 with its settings. A procedure of mechproc is a class in a file of this folder that is imported and exported here, and
 is named nowhere else. A procedure of one's own is a subclass of ``Procedure`` with a ``kind``; it is known by it at
-once; ``FILE.py:Class`` stands wherever a name does.
+once; ``FILE.py:Class`` is accepted wherever a name is.
 """
 
 from __future__ import annotations

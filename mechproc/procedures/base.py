@@ -10,7 +10,7 @@ Three promises hold for every procedure:
 - a block of items is a pure function of (procedure, seed, split, block index, curriculum stage);
 - an item of one split never equals an item of another: the split is decided by the item's content. Within a split,
   items of a small space repeat;
-- everything said about an item (latents, scored positions, legal symbols) is computed from its tokens alone.
+- everything that is known about an item (latents, scored positions, legal symbols) is computed from its tokens alone.
 """
 
 from __future__ import annotations
@@ -343,7 +343,7 @@ class Procedure(Config, ABC):
         require(n >= 1, "n", n, "at least 1")
         rng = generator("pairs", self.short_name, self.version, kind, int(seed), split)
         clean, corrupt, n_found, index = [], [], 0, 0
-        # A kind that gives less than one pair in a hundred items is not worth the wait.
+        # Drawing stops where a kind gives less than one pair in a hundred items.
         while n_found < n and BLOCK_ITEMS * index < 100 * n + 16 * BLOCK_ITEMS:
             block = self.block(seed, split, index)
             partner, exists = self._partners(kind, rng, block, split)
@@ -353,7 +353,7 @@ class Procedure(Config, ABC):
         if n_found < n:
             seen = f"{n_found} in {index * BLOCK_ITEMS} items"
             raise ConfigError(
-                f"{n} pairs of kind {kind!r} are not to be had from {self.kind} with these settings: {seen}"
+                f"{n} pairs of kind {kind!r} cannot be drawn from {self.kind} with these settings: {seen}"
             )
         return Items.join(clean).take(slice(n)), Items.join(corrupt).take(slice(n))
 

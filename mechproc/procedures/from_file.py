@@ -1,4 +1,4 @@
-"""Procedures from outside: ``FILE.py:Class`` stands wherever a procedure's name does.
+"""Procedures of a user's file: ``FILE.py:Class`` is accepted wherever the name of a procedure is.
 
 The source of the class, and what it uses of the file and of the user's other modules, is part of the procedure's
 version (``mechproc.procedures.source``), so that a run is a new one when any of it has changed.
@@ -51,7 +51,7 @@ def load(name: str) -> type[Procedure]:
 
 
 def check_examples(cls: type[Procedure]) -> None:
-    """Hold a procedure to its worked examples: a ``ConfigError`` that names the first one that does not hold."""
+    """Check the worked examples of a procedure. Errors: ``ConfigError`` naming the first one that does not hold."""
     for example in cls.examples:
         try:
             wrong = [
@@ -64,7 +64,7 @@ def check_examples(cls: type[Procedure]) -> None:
 
 
 def _claims(cls: type[Procedure], example: Example) -> Iterator[tuple[str, object, object]]:
-    """What an example says: in words, as the procedure has it, and as the example has it."""
+    """Each statement of an example: a description, the value that the procedure gives, the value in the example."""
     procedure, tokens = cls.small_version(**example.settings), example.text.split()
     block = procedure.encode([example.text])
     scored = [tokens[p + 1] if p + 1 < len(tokens) else "nothing" for p in np.flatnonzero(block.scored[0]).tolist()]

@@ -1,7 +1,7 @@
 """How long the items of a procedure are.
 
 The length distribution is part of a rule: a copy of one fixed length can be made by position alone, a copy of varying
-lengths cannot. What a length counts (payload symbols, key-value pairs, digits, tokens) is said by each procedure.
+lengths cannot. What a length counts (payload symbols, key-value pairs, digits, tokens) is stated by each procedure.
 """
 
 from __future__ import annotations

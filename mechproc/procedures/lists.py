@@ -159,7 +159,7 @@ class Delete(CopyRule):
     }
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "symbol": PairKind(
-            "a symbol that occurs once in the list and is not named gives way to one that the item lacks",
+            "a symbol that occurs once in the list and is not named is replaced by one that the item lacks",
             changes=("next",),
             holds=("source", "match", "written", "remaining", "named", "removed", "shift"),
         ),

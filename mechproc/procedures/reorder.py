@@ -73,12 +73,12 @@ class Sort(CopyRule):
     }
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "symbol": PairKind(
-            "a symbol that occurs once in the input gives way to one that the item lacks and that has the same rank",
+            "a symbol that occurs once in the input is replaced by one that the item lacks and that has the same rank",
             changes=("next",),
             holds=("source", "match", "written", "remaining", "rank", "copies"),
         ),
         "rank": PairKind(
-            "a symbol that occurs once in the input gives way to one that the item lacks and that has another rank",
+            "a symbol that occurs once in the input is replaced by one that the item lacks and that has another rank",
             changes=("next", "source", "match", "rank"),
             holds=("written", "remaining", "copies"),
         ),

@@ -18,7 +18,7 @@ class Identity(CopyRule):
     kind: ClassVar[str] = "identity"
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "symbol": PairKind(
-            "a symbol that occurs once in the input gives way to one that the item lacks",
+            "a symbol that occurs once in the input is replaced by one that the item lacks",
             changes=("next",),
             holds=("source", "match", "written", "remaining"),
         ),
@@ -68,7 +68,7 @@ class Set(CopyRule):
     }
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "symbol": PairKind(
-            "a symbol that occurs once in the input gives way to one that the item lacks",
+            "a symbol that occurs once in the input is replaced by one that the item lacks",
             changes=("next",),
             holds=("source", "match", "written", "remaining", "first", "duplicate_of", "distinct"),
         ),
@@ -78,7 +78,7 @@ class Set(CopyRule):
             holds=("source", "match", "written", "remaining", "first", "duplicate_of", "distinct"),
         ),
         "duplicate": PairKind(
-            "a duplicate in the input gives way to a symbol that the item lacks: the answer grows by one",
+            "a duplicate in the input is replaced by a symbol that the item lacks: the answer grows by one",
             changes=("next", "source", "match", "written", "remaining", "first", "duplicate_of", "distinct"),
             holds=(),
         ),

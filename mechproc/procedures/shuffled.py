@@ -116,7 +116,7 @@ class Shuffled(Procedure):
         }
 
     def next_probabilities(self, block: Items) -> np.ndarray:
-        """Those of a predictor that is told which tokens are still to come, and not in which order.
+        """Those of a predictor that knows which tokens remain, but not their order.
 
         No predictor that sees the tokens so far alone can be better: the ceiling is an upper bound.
         """

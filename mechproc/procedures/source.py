@@ -1,4 +1,4 @@
-"""The digest of the source of a user's procedure: whatever decides its items, wherever it stands.
+"""The digest of the source of a user's procedure: all code and data that decide its items, in whichever file.
 
 It covers the class, its base classes, and the functions, classes and data that they use, as far as these belong to the
 user: the standard library, installed packages and mechproc itself are identified by their versions. Source is compared
@@ -57,7 +57,7 @@ def is_users(thing: Any) -> bool:
 
 
 class _Walk:
-    """Visits whatever an object refers to, each once, and adds it to one digest."""
+    """Visits everything that an object refers to, each once, and adds it to one digest."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()

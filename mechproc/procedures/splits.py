@@ -46,7 +46,7 @@ def draw_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Items of one split: lengths of the rule's distribution, then contents until they are of the split.
 
-    A length of which no item is in the split gives way to another one of the distribution.
+    A length of which the split has no item is replaced by another one of the distribution.
     """
     lengths, wanted = procedure.lengths.draw(rng, n, stage), list(SPLITS).index(split)
     tokens = np.zeros((n, procedure.n_ctx), dtype=np.int64)

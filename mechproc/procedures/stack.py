@@ -70,7 +70,7 @@ class Stack(CopyRule):
     }
     pair_kinds: ClassVar[dict[str, PairKind]] = {
         "symbol": PairKind(
-            "a symbol that is pushed once and survives gives way to one that the item lacks",
+            "a symbol that is pushed once and survives is replaced by one that the item lacks",
             changes=("next", "top"),
             holds=(*("source", "match", "written", "remaining", "depth", "top_position", "popped", "survives"),),
         ),
@@ -80,7 +80,7 @@ class Stack(CopyRule):
             holds=(*("source", "match", "written", "remaining", "depth", "top_position", "popped", "survives"),),
         ),
         "popped symbol": PairKind(
-            "a symbol that is pushed once and popped gives way to one that the item lacks: the answer stays",
+            "a symbol that is pushed once and popped is replaced by one that the item lacks: the answer stays",
             changes=("top",),
             holds=(
                 *("next", "source", "match", "written", "remaining", "depth", "top_position", "popped", "survives"),

@@ -1,4 +1,4 @@
-"""``language``: characters of text, the next one from those before. Nothing is known of what must come next."""
+"""``language``: characters of text, the next one from those before. No rule decides the next character."""
 
 from __future__ import annotations
 

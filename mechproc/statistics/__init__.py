@@ -1,1 +1,1 @@
-"""What may be said of scores over a few paired seeds; numpy and scipy only."""
+"""Tests, intervals and verdicts for scores over a few paired seeds; numpy and scipy only."""

@@ -1,4 +1,4 @@
-"""What was found of a claim, and how it is written."""
+"""The verdict on a claim, and how it is written."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ EXACT_SEEDS = 16
 N_RANDOM = 99_999
 """Subsets drawn when there are more seeds; a p of 0.05 then has a standard error of 0.001."""
 TIE = 1e-9
-"""Sums smaller than this share of the sum of absolute differences are zero: patterns of signs that tie must not be
-told apart by round-off."""
+"""Sums smaller than this share of the sum of absolute differences are zero: rounding must not break ties between
+patterns of signs."""
 
 Method = Literal["sign_flip", "t"]
 

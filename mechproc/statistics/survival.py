@@ -87,7 +87,7 @@ def restricted_steps(crossings: Sequence[Crossing], budget: float) -> np.ndarray
 def logrank(first: Sequence[Crossing], second: Sequence[Crossing]) -> float:
     """Two-sided p of the log-rank test that two independent sets of runs cross equally fast (Mantel 1966).
 
-    1 when the runs leave nothing to compare, as when nobody crossed in either: the statistic has no variance then.
+    1 when the runs leave nothing to compare, as when no run crossed in either: the statistic has no variance then.
     """
     x, y = _censored(first), _censored(second)
     both = [*first, *second]

@@ -1,4 +1,4 @@
-"""What may be said of a comparison: the test, the interval, the correction, and what stands in the way of a word."""
+"""Verdicts of comparisons: the test, the interval, the correction, and the reasons for no verdict."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Study:
         only: str = "*",
         executor: Executor | None = None,
     ) -> None:
-        """Train whatever is missing in ``store``; see ``run_all``."""
+        """Train the runs that are missing in ``store``; see ``run_all``."""
         run_all(self.only(only), store, workers, report, executor=executor)
 
     # ---- what was measured so far; see ``mechproc.studies.readings`` -------------------------------------------------
@@ -162,7 +162,7 @@ class Study:
         return verdicts
 
     def judge_claims(self, store: Store, *, allow_mixed_provenance: bool = False) -> list[ClaimVerdict]:
-        """What may be said of each claim, on the seeds that are complete in all of its arms."""
+        """The verdict on each claim, from the seeds that are complete in all of its arms."""
         verdicts = []
         for claim in self.claims:
             seeds = self.complete_seeds(store, claim.arms)

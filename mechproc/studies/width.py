@@ -36,7 +36,7 @@ def study(scale: str = "laptop", seeds: Sequence[int] | None = None) -> Study:
 
 
 def claims(size: Scale) -> list[Claim]:
-    """What is said of the narrow model, said of the widest."""
+    """The claims about the narrow model, stated for the widest."""
     name = f"width {WIDTHS[size.name][-1]}"
     smallest, stair = size.smallest[TASK], size.stairs[TASK]
     contrasts = tuple(

@@ -18,13 +18,13 @@ class TrainingConfig(Config):
     """How a model is trained on a procedure. A step is one update; losses are in nats, accuracies from 0 to 1."""
 
     steps: int = 10_000
-    """Updates of the learning-rate schedule; most updates that are made."""
+    """Updates of the learning-rate schedule, and the maximum number of updates made."""
     batch_size: int = 1_000
     """Items in one update; they are new in every step."""
     learning_rate: float = 1e-3
-    """The highest learning rate: that at the end of the warm-up."""
+    """The highest learning rate, reached at the end of the warm-up."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up: to zero, or not at all."""
+    """The learning rate after the warm-up: a cosine or a line to zero, or constant."""
     warmup_steps: int = 500
     """Steps before the learning rate is at its highest."""
     weight_decay: float = 1e-3
@@ -32,7 +32,7 @@ class TrainingConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-8
     clip_norm: float | None = 1.0
-    """Gradients with a larger norm over all weights are scaled down to it; ``None`` never."""
+    """Gradients with a larger norm over all weights are scaled down to it; ``None``: no clipping."""
     dropout: float = 0.0
     """Probability of dropping an activation: after the embedding, in the patterns, and where each layer writes."""
     evaluate_every: int = 100
@@ -42,13 +42,14 @@ class TrainingConfig(Config):
     n_test: int = 4_000
     """Test items, scored once at the end; the same for every seed."""
     patience: int | None = None
-    """Stop after this many validations without a better token accuracy; ``None`` never."""
+    """Stop after this many validations without a better token accuracy; ``None``: no early stopping."""
     stop_at_accuracy: float | None = None
-    """Stop when validation reaches this token accuracy, on the last stage of a curriculum; ``None`` never."""
+    """Stop when validation reaches this token accuracy, on the last stage of a curriculum; ``None``: no such
+    stop."""
     checkpoints_per_decade: int | None = 2
-    """Weights are kept before step 0 and at this many steps in each factor of ten; ``None`` keeps none."""
+    """Weights are kept before step 0 and at this many steps in each factor of ten; ``None``: no checkpoints."""
     checkpoints_at: tuple[int, ...] = ()
-    """Steps at which weights are kept, too."""
+    """Further steps at which weights are kept."""
     stop_after: int | None = None
     """Stop after this many updates, on the learning-rate schedule of ``steps``; ``None``: after ``steps``."""
 

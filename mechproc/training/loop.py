@@ -28,7 +28,7 @@ from mechproc.training.schedule import checkpoint_steps, learning_rate
 from mechproc.training.sinks import MemorySink, ResumePoint, Sink, TrainerState
 
 Progress = Callable[[int, int, float, float], None]
-"""Told after each step: steps done, steps in all, the step's loss (nats), seconds left if nothing stops it before."""
+"""Called after each step with the steps done, the steps in all, the step's loss (nats) and the seconds left."""
 Stopped = Literal["steps", "patience", "accuracy"]
 
 
@@ -63,7 +63,7 @@ def train(
     engine: Callable[..., Engine] = ReferenceEngine,
     resume_every_s: float = 60.0,
 ) -> TrainingResult:
-    """Train ``state``, which is left as it is, on ``procedure``; go on from the sink's resume point if it has one.
+    """Train ``state``, which is not modified, on ``procedure``; resume from the sink's resume point if it has one.
 
     ``seed`` decides training items and dropout; validation and test items are the same for every seed. ``frozen`` says
     which entries of which tensors never change. A training that is stopped and resumed ends with the same bits as
@@ -181,7 +181,7 @@ def _judged(
 
 
 def _resumed(sink: Sink, fingerprint: str, engine: Engine) -> TrainerState:
-    """Where the training goes on; the engine and the sink's rows are put back to there."""
+    """The state from which the training resumes; the engine and the sink's rows are reset to it."""
     point = sink.load_resume()
     if point is None:
         sink.cut_rows(0)

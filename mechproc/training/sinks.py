@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TrainerState(Config):
-    """The place in a training, before what is done at ``step`` is done."""
+    """How far a training is, before the validation and the update of ``step``."""
 
     step: int = 0
     """Updates made."""
@@ -48,7 +48,7 @@ class ResumePoint:
     """Everything that an interrupted training needs to go on with the same bits."""
 
     training: str
-    """Digest of the training that this is a point of; another one cannot go on from here."""
+    """Digest of the training that this is a point of; no other training can resume from it."""
     trainer: TrainerState
     snapshot: Snapshot
 

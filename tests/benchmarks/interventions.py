@@ -5,7 +5,8 @@
 - ``ablation``: 3 kinds x (8 heads, 2 MLPs, 128 neurons) x 10 seeds x 512 haystack items, loss; peer:
   ``analyses.ablation`` of an earlier commit, checked out in FOLDER, in a process of its own.
 
-Prints one JSON object: median seconds, one thread, and ratios. Nothing is asserted: a benchmark is not a test.
+Prints one JSON object: median seconds on one thread (of the survey CPU seconds), and ratios. Nothing is asserted: a
+benchmark is not a test.
 """
 
 from __future__ import annotations
@@ -99,9 +100,9 @@ def ablation_survey(n_seeds: int, n_items: int) -> list[Any]:
     neurons = [f"L{layer}.mlp.N{n}" for layer in range(N_LAYERS) for n in range(N_NEURONS)]
     parts = [*components(models[0].cfg), *neurons]
     ask = getattr(ablation, "compare", None) or ablation.survey  # pyright: ignore[reportAttributeAccessIssue]
-    started = time.perf_counter()
+    started = time.process_time()  # other processes of the machine do not count
     result = ask(models, task, parts, tuple(Ablation), "loss", n_items=n_items)
-    return [time.perf_counter() - started, result.values.tolist()]
+    return [time.process_time() - started, result.values.tolist()]
 
 
 def in_process(folder: Path, n_seeds: int, n_items: int) -> list[Any]:

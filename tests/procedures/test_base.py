@@ -444,7 +444,7 @@ def test_pairs_are_a_pure_function_of_the_seed(kind, pair_kind):
 def test_pairs_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError, match=r"pair kind 'symbl' of set.*did you mean 'symbol'"):
         Set().minimal_pairs("symbl", 4)
-    with pytest.raises(ConfigError, match="4 pairs of kind 'duplicate' are not to be had from set"):
+    with pytest.raises(ConfigError, match="4 pairs of kind 'duplicate' cannot be drawn from set"):
         Set(lengths=Uniform(8, 12), n_symbols=2).minimal_pairs("duplicate", 4)
 
 

@@ -207,7 +207,7 @@ def test_kind_pairs_differ_in_one_matched_pair_and_nesting_pairs_in_order():
 
 
 def test_with_one_kind_there_are_no_pairs_of_kinds():
-    with pytest.raises(ConfigError, match="are not to be had from k-dyck"):
+    with pytest.raises(ConfigError, match="cannot be drawn from k-dyck"):
         KDyck(Uniform(10, 14, 2), k=1).minimal_pairs("kind", 1)
 
 

@@ -153,7 +153,7 @@ def test_pairs_as_plain_python_has_them(kind):
 
 
 def test_one_digit_leaves_no_tie_to_change():
-    with pytest.raises(ConfigError, match="4 pairs of kind 'tie' are not to be had from sorting"):
+    with pytest.raises(ConfigError, match="4 pairs of kind 'tie' cannot be drawn from sorting"):
         Sorting(n_digits=1).minimal_pairs("tie", 4)
 
 

@@ -38,7 +38,7 @@ def attempt(
     """Train one run and say how that ended.
 
     ``on_step`` is given updates and loss, twice a second at most; ``device`` and ``start_over`` are those of
-    ``execute``. What is no ``MechprocError`` is a fault of the code, whose traceback is kept.
+    ``execute``. What is no ``MechprocError`` is an error in the code, whose traceback is kept.
     """
     try:
         execute(run, store, None if on_step is None else _Throttled(on_step), device=device, start_over=start_over)

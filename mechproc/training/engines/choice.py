@@ -43,7 +43,7 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
     """The engine of that name; ``auto`` takes the CPU kernel where it works and says why where it does not.
 
     ``device`` is torch's name of one, such as ``"cuda"``; on any other than the CPU only ``torch`` trains. Raises
-    ``ConfigError`` when the device is not there, the engine cannot be had on it, or it is an MPS device that does not
+    ``ConfigError`` when the device is not there, the engine does not run on it, or it is an MPS device that does not
     compute what the reference does.
     """
     known = typing.get_args(EngineName)
@@ -74,7 +74,7 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
 
 @functools.cache
 def _mismatch_on(device: str) -> str | None:
-    """Silent wrong results are known of this kind of device: it has to show once in a process that it has none."""
+    """Silent wrong results are known of this kind of device, so it is checked once in each process."""
     return mismatch(functools.partial(TorchEngine, device=device))
 
 

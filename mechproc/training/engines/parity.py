@@ -1,4 +1,4 @@
-"""Does an engine compute what the reference computes, here and now? Two updates of a tiny model answer."""
+"""A check that an engine computes what the reference computes on this machine: two updates of a tiny model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CFG = ModelConfig(n_layers=2, n_heads=2, d_model=8, n_ctx=13, d_vocab=10)
 
 
 def mismatch(make: Callable[..., Engine]) -> str | None:
-    """In one line, where the engine departs from the reference or fails; ``None`` where it does neither."""
+    """One line that says where the engine differs from the reference or fails; ``None`` if it does neither."""
     try:
         return _first_difference(make)
     except Exception as error:  # of a device: out of memory, an operation that it lacks, a driver that is broken
@@ -57,7 +57,7 @@ def _first_difference(make: Callable[..., Engine]) -> str | None:
     for name, where in clear.items():
         wanted, got = (weights[name][where] - state[name][where] for weights in first)
         if not (got - wanted).abs().sum() <= UPDATE_TOLERANCE * wanted.abs().sum():
-            return f"its update of {name} on a tiny model is not the one that its gradient asks for"
+            return f"its update of {name} on a tiny model is not the one that follows from its gradient"
     for each in (reference, engine):
         each.step(batches[1], 1)
     for moment in ("exp_avg", "exp_avg_sq"):

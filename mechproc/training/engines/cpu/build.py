@@ -34,7 +34,7 @@ class KernelUnavailableError(RuntimeError):
 
 
 def cpu_flags() -> set[str]:
-    """Instruction-set flags of this machine's CPU, empty where the system does not tell."""
+    """Instruction-set flags of this machine's CPU, empty where the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechproc.errors import require
 from mechproc.model.config import ModelConfig
-from mechproc.model.state import State, tensor_shapes
+from mechproc.model.state import State, dtype_of, tensor_shapes
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import Batch
 from mechproc.training.engines.base import Engine
@@ -35,6 +36,8 @@ class CpuEngine(Engine):
         threads: int = 1,
         lanes: int | None = None,
     ) -> None:
+        dtype = dtype_of(state)
+        require(dtype == torch.float32, "dtype of the weights", dtype, "torch.float32 with the CPU kernel")
         super().__init__(cfg, state, training, seed, frozen)
         self.kernel = CpuKernel(cfg, threads, lanes)
         # the optimizer's order of the weights (decayed first) to the kernel's, and back

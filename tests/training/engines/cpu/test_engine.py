@@ -124,3 +124,10 @@ def test_a_device_or_engine_that_is_not_there_is_refused(cfg: ModelConfig, monke
     monkeypatch.setattr(choice, "_check_device", lambda device: None)  # as if there were one
     with pytest.raises(ConfigError, match="engine = 'cpu' is not allowed: 'torch' on device 'cuda'"):
         choose("cpu", cfg, device="cuda")
+
+
+def test_weights_in_float64_are_refused_rather_than_rounded(
+    cfg: ModelConfig, training: TrainingConfig, state: State, lanes: int
+):
+    with pytest.raises(ConfigError, match=r"dtype of the weights = torch\.float64 is not allowed: torch\.float32"):
+        CpuEngine(cfg, {name: tensor.double() for name, tensor in state.items()}, training, 0, lanes=lanes)
