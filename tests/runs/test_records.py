@@ -188,6 +188,7 @@ def test_a_file_that_another_process_replaces_or_extends_is_read_again(copied):
     assert run in records and other in records
 
 
+@pytest.mark.slow
 def test_one_worker_and_two_leave_the_same_records(tiny, tmp_path):
     """Apart from when and where they were made; so do interruptions (``executors/test_processes.py``)."""
     runs, found = [transfer(arm, seed, tiny) for seed in (0, 1) for arm in ("random", "attention")], []

@@ -129,6 +129,7 @@ def test_a_full_disk_is_one_clear_line(tiny, store, monkeypatch):
         execute(donor(0, tiny), store)
 
 
+@pytest.mark.slow
 def test_processes_give_the_bits_of_this_one(tiny, store, tmp_path):
     runs = [transfer(arm, 0, tiny) for arm in ("attention", "permuted attention")]
     other = Store(tmp_path / "other")
@@ -142,7 +143,7 @@ def test_processes_give_the_bits_of_this_one(tiny, store, tmp_path):
         assert differences(store.provenance(run), other.provenance(run)) == []
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_fails_stops_no_other_and_is_named(tiny, store, workers):
     runs = [transfer("random", 0, tiny), transfer("attention", 0, tiny), transfer("random", 1, tiny)]
     broken = store.folder(runs[1].with_donors()[0])

@@ -27,7 +27,7 @@ def at_most(rate: float, n: int) -> float:
     return rate + 3 * (rate * (1 - rate) / DONE[n]) ** 0.5
 
 
-SEEDS = [8, 10, pytest.param(20, marks=pytest.mark.slow)]
+SEEDS = [8, *(pytest.param(n, marks=pytest.mark.slow) for n in (10, 20))]
 
 
 @pytest.mark.parametrize("n", SEEDS)

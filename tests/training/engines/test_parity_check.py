@@ -111,6 +111,7 @@ def test_a_device_that_no_engine_trains_on_is_refused():
     assert choose("auto", CFG, device="cpu:3").label == choose("auto", CFG).label
 
 
+@pytest.mark.slow
 def test_doctor_names_what_cannot_be_imported(tmp_path: Path):
     for package in ("circuitsvis", "torch"):
         (tmp_path / f"{package}.py").write_text("raise ImportError('libsomething.so: cannot open')")
