@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 
-.PHONY: venv demo docs tables test test-slow check format bench bench-gpu clean
+.PHONY: venv demo docs tables test test-slow test-cluster chaos check format bench bench-gpu clean
 
 venv: .venv/ready
 
@@ -19,6 +19,13 @@ test: venv            ## the fast tests, at most 5 minutes
 
 test-slow: venv       ## the slow tests: whole trainings, the notebook, the demo in small
 	$(RUN) pytest -q -m slow
+
+test-cluster: venv    ## the tests on a Ray cluster of two nodes, which are skipped where Ray is not installed
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
+	$(RUN) pytest -q -m cluster
+
+chaos: venv           ## 50 kills, full disks, damaged files, several studies at once: docs/faults.md
+	.venv/bin/python tests/faults
 
 check: venv           ## every check of the code's form; changes nothing
 	$(RUN) ruff check .

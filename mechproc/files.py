@@ -73,7 +73,12 @@ def sync(path: Path) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write plain JSON values, indented for readers, atomically. NaN and infinity are refused (``ValueError``)."""
-    atomic_write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    atomic_write(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What ``write_json`` writes."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``mechproc runs list|show|rm|verify``: what a folder of runs holds."""
+"""``mechproc runs list|show|rm|verify|repair|gc|copy``: what a folder of runs holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 def add(subparsers: Any) -> None:
     """Declare the noun."""
-    parser = subparsers.add_parser("runs", help="list, show, remove or verify the runs of a folder")
+    parser = subparsers.add_parser("runs", help="list, show, remove, verify or repair the runs of a folder")
     parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="one line for each run")
@@ -23,7 +23,22 @@ def add(subparsers: Any) -> None:
     )
     verify = actions.add_parser("verify", help="read every file of every run, and name each that is damaged")
     verify.add_argument("--records", type=Path, help="folder of records that are read, and compared with the runs")
-    every = [listing, verify]
+    repair = actions.add_parser("repair", help="restore damaged files from records and weights; name what cannot be")
+    repair.add_argument("--records", type=Path, help="folder of records to restore from, and to repair")
+    repair.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    repair.add_argument(
+        "--remove-damaged", action="store_true", help="move damaged records that cannot be restored to FILE.damaged"
+    )
+    gc = actions.add_parser(
+        "gc", help="list temporary files, resume points of complete runs, and folders without a run"
+    )
+    gc.add_argument("--yes", action="store_true", help="remove what is listed")
+    copy = actions.add_parser("copy", help="add the records to those at a URL, such as s3://bucket/records")
+    copy.add_argument("url", metavar="URL", help="any URL that fsspec knows")
+    copy.add_argument(
+        "--records", type=Path, default=Path("results/records"), help="records of runs (default: results/records)"
+    )
+    every = [listing, verify, repair, gc]
     for name, text in (("show", "settings, environment, validations and scores of one run"), ("rm", "remove one run")):
         action = actions.add_parser(name, help=text)
         every.append(action)
@@ -38,7 +53,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
-    return {"list": _list, "show": _show, "rm": _rm, "verify": _verify}[args.action](args)
+    return {"list": _list, "show": _show, "rm": _rm, "verify": _verify, **MENDING}[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -102,3 +117,40 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"mechproc: {damage}", file=sys.stderr)
     print(f"{len(kept)} runs in {args.store}, {len(damages) or 'no'} damages")
     return 1 if damages else 0
+
+
+def _repair(args: argparse.Namespace) -> int:
+    from mechproc.runs.catalogue import folders
+    from mechproc.runs.records import Records
+    from mechproc.runs.repair import repair
+
+    records = None if args.records is None else Records(args.records)
+    actions = repair(folders(args.store), records, dry_run=args.dry_run, remove_damaged=args.remove_damaged)
+    for action in actions:
+        print(action if action.done else f"mechproc: {action}", file=sys.stdout if action.done else sys.stderr)
+    left = sum(not action.done for action in actions)
+    print(f"{len(actions) - left} {'would be ' if args.dry_run else ''}repaired, {left or 'no'} damages left")
+    return 1 if left else 0
+
+
+def _gc(args: argparse.Namespace) -> int:
+    from mechproc.runs.catalogue import folders
+    from mechproc.runs.repair import garbage, remove
+
+    found = garbage(args.store, folders(args.store))
+    for action in found:
+        print(action)
+    if args.yes:
+        remove(found)
+    print(f"{len(found)} {'removed' if args.yes else 'to remove (with --yes)'}")
+    return 0
+
+
+def _copy(args: argparse.Namespace) -> int:
+    from mechproc.runs.copies import copy_records
+
+    print(f"{copy_records(args.records, args.url)} records added at {args.url}")
+    return 0
+
+
+MENDING = {"repair": _repair, "gc": _gc, "copy": _copy}

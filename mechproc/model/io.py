@@ -38,9 +38,14 @@ def save_model(path: str | Path, cfg: ModelConfig, state: State, metadata: dict[
     object. Raises ``StoreError`` when the weights do not fit ``cfg`` or the file cannot be written.
     """
     path = _file(path)
-    check_state(state, cfg, source=str(path))
-    write_tensors(path, state, {"kind": "model", "config": cfg.to_dict(), "metadata": metadata or {}})
+    atomic_write(path, model_bytes(cfg, state, metadata, str(path)))
     return path
+
+
+def model_bytes(cfg: ModelConfig, state: State, metadata: dict[str, Any] | None = None, source: str = "") -> bytes:
+    """What ``save_model`` writes; equal models make equal bytes."""
+    check_state(state, cfg, source=source)
+    return _bytes(state, {"kind": "model", "config": cfg.to_dict(), "metadata": metadata or {}})
 
 
 def load_model(path: str | Path) -> tuple[ModelConfig, State, dict[str, Any]]:
@@ -69,12 +74,16 @@ def load_model(path: str | Path) -> tuple[ModelConfig, State, dict[str, Any]]:
 
 def write_tensors(path: str | Path, tensors: State, header: dict[str, Any]) -> None:
     """Write named tensors and a JSON object as one safetensors file with its checksum, atomically."""
+    atomic_write(path, _bytes(tensors, header))
+
+
+def _bytes(tensors: State, header: dict[str, Any]) -> bytes:
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     header = header | {"layout": LAYOUT}
     text = canonical_json(header | {"checksum": _checksum(copies, header)})
-    atomic_write(path, save(copies, {"mechproc": text}))
+    return save(copies, {"mechproc": text})
 
 
 def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:

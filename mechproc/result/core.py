@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechproc.config import canonical_json, nearest
+from mechproc.config import canonical_json, digest, nearest
 from mechproc.errors import ConfigError, StoreError, require
 from mechproc.files import atomic_write
 from mechproc.result import display
@@ -19,8 +19,8 @@ from mechproc.result.labels import Label, Where, checked_labels, facts_after, in
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = "mechproc.result.1"
-"""Marks a file as a Result, with the version of its layout."""
+FORMAT = "mechproc.result.2"
+"""Marks a file as a Result, with the version of its layout: from 2 on a ``checksum`` of the rest stands in it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,18 +197,23 @@ class Result:
     # ---- files ------------------------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """One JSON document; NaN becomes null, floats keep every bit. ``from_json`` is its inverse."""
+        """One JSON document, with its checksum; NaN becomes null, floats keep every bit. ``from_json`` reads it."""
         values = self.values.astype(object)
         values[np.isnan(self.values)] = None
-        return json.dumps({"format": FORMAT, **self._header(), "values": values.tolist()}, allow_nan=False)
+        plain = json.loads(json.dumps({"format": FORMAT, **self._header(), "values": values.tolist()}, allow_nan=False))
+        return json.dumps(plain | {"checksum": digest(plain)})
 
     @classmethod
     def from_json(cls, text: str, source: str = "text") -> Result:
         """Read what ``to_json`` wrote. Errors: ``StoreError`` naming ``source`` for anything else."""
         try:
             plain = json.loads(text, parse_constant=_refuse)
-            if not isinstance(plain, dict) or plain.pop("format", None) != FORMAT:
+            if not isinstance(plain, dict) or plain.get("format") not in (FORMAT, "mechproc.result.1"):
                 raise ValueError(f"its format is not {FORMAT!r}")
+            written = plain.pop("checksum", None)
+            if (written is not None or plain["format"] == FORMAT) and written != digest(plain):
+                raise ValueError("it was changed or damaged, as it does not have its checksum")
+            del plain["format"]
             plain["values"] = np.array(plain["values"], dtype=np.float64)
             return cls(**plain)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -107,7 +107,7 @@ def folders(root: str | Path) -> list[RunFolder]:
     root = Path(root)
     if not root.is_dir():
         raise StoreError(f"{root} does not exist: there is no such folder of runs")
-    return [RunFolder(path) for path in sorted(root.iterdir()) if path.is_dir()]
+    return [RunFolder(path) for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
 
 
 def _entry(folder: RunFolder) -> Entry:

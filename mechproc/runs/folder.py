@@ -96,6 +96,12 @@ class RunFolder:
         """The lock that a process holds while it writes the folder."""
         return FileLock(self.lock_file, timeout=timeout)
 
+    def is_begun(self) -> bool:
+        """Whether the folder holds more than its lock, the message of a failure, and what a killed process left."""
+        names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else {"none"}
+        rest = names - {self.lock_file.name, self.error.name}
+        return any(not (name.startswith(".") and name.endswith(".tmp")) for name in rest)
+
     def is_locked(self) -> bool:
         """Whether another process writes the folder now; False where that cannot be actual out."""
         if not self.lock_file.exists():
@@ -124,8 +130,16 @@ class RunFolder:
         plain = read_json(self.config)
         for field, kind in CONFIG_FIELDS.items():
             _expect(self.config, plain, field, kind)
+        unknown = plain.keys() - {"identity", "procedure_versions", "config", "checksum"}
+        if unknown or plain.get("checksum", _checksum(plain)) != _checksum(plain):  # older ones have none
+            raise StoreError(f"{self.config} was changed or damaged: it does not have its checksum")
         self._check_listed(self.config)
         return plain
+
+    def write_config(self, identity: str, versions: dict[str, str], config: dict[str, Any]) -> None:
+        """Write ``config.json``; ``versions`` are those of the procedures, by the names of their runs."""
+        plain = {"identity": identity, "procedure_versions": versions, "config": config}
+        write_json(self.config, plain | {"checksum": _checksum(plain)})
 
     def read_environment(self) -> dict[str, str]:
         """Where the run was computed; that of a complete run as it was written."""
@@ -230,6 +244,14 @@ class RunFolder:
         for field in ("size", "sha256"):
             if actual[field] != about.get(field):
                 raise StoreError(f"{path} is damaged: its {field} is {actual[field]}, {about.get(field)} was written")
+
+    def has(self, name: str, about: dict[str, Any]) -> bool:
+        """Whether the file is there as it was written."""
+        try:
+            self.check(name, about)
+        except StoreError:
+            return False
+        return True
 
     def _listed(self) -> list[str]:
         """The files whose size and digest ``test.json`` keeps, relative to the folder."""

@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from mechproc.config import canonical_json
 from mechproc.errors import MechprocError, StoreError
-from mechproc.files import append
+from mechproc.files import append, atomic_write
 from mechproc.provenance import differences
 from mechproc.runs.config import RunConfig
 from mechproc.runs.folder import RunFolder
@@ -98,6 +98,25 @@ class Records:
         for identity in list(shard.lines()):
             yield shard.read(identity)
 
+    def rewrite(self, path: Path, content: bytes) -> None:
+        """Replace a shard as a whole."""
+        with FileLock(self.folder / ".lock"):
+            atomic_write(path, content)
+        self._shards.pop(path, None)
+
+    def cut_off(self) -> list[str]:
+        """A line for each shard whose last record was not written to its end, as by a process that was killed."""
+        found = []
+        for path in self.shards():
+            shard = self._shards.setdefault(path, _Shard(path))
+            shard.lines()
+            if shard.n_unfinished:
+                found.append(
+                    f"{path} ends with {shard.n_unfinished} bytes of a record that was not written to its end; the "
+                    f"next record that is added takes their place (mechproc runs repair removes them now)"
+                )
+        return found
+
     def add(self, run: RunConfig, record: Record) -> bool:
         """Append the record of ``run``; False when it is there already.
 
@@ -137,6 +156,11 @@ class _Shard:
         self._stamp: tuple[int, int] | None = None
         self._end = self._count = 0
         """Bytes and lines that have been read."""
+
+    @property
+    def n_unfinished(self) -> int:
+        """Bytes behind the last whole line."""
+        return max(0, (self._stamp[0] if self._stamp else 0) - self._end)
 
     def lines(self) -> dict[str, tuple[int, int, int]]:
         """Every record's place in the file, by identity."""
@@ -223,6 +247,26 @@ def _checked(line: bytes, where: str) -> tuple[str, bytes]:
         identity = f" (identity {named[1].decode(errors='replace')})" if named and "identity" not in where else ""
         raise StoreError(f"{where}{identity} was changed or damaged: it does not have its checksum; {MEND}")
     return match[3].decode(), content
+
+
+def line_of(record: Record) -> bytes:
+    """A record as it stands in its file."""
+    return _line(record)
+
+
+def split(content: bytes) -> tuple[dict[int, bytes], list[tuple[int, str | None, bytes]]]:
+    """The lines of a shard by number, and the damaged ones: number, identity where it can be read, and the line."""
+    good: dict[int, bytes] = {}
+    bad: list[tuple[int, str | None, bytes]] = []
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        try:
+            if line.strip():
+                _checked(line, "")
+                good[number] = line.rstrip(b"\r\n") + b"\n"
+        except StoreError:
+            named = re.search(rb'"identity":"([0-9a-f]{64})"', line)
+            bad.append((number, named[1].decode() if named else None, line))
+    return good, bad
 
 
 def checked_lines(content: bytes, where: str) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ import pandas as pd
 from filelock import Timeout
 
 from mechproc.errors import StoreError
-from mechproc.files import read_json, write_json
+from mechproc.files import read_json
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import State
 from mechproc.runs import records as records_
@@ -35,7 +35,20 @@ class Store:
 
     def __init__(self, root: str | Path, records: str | Path | None = None) -> None:
         self.root = Path(root)
+        self._place: tuple[int, int] | None = None
         self.records = None if records is None else Records(records)
+
+    def stay_here(self) -> None:
+        """Make the folder of runs if need be, and from now on refuse to write anywhere else.
+
+        When its file system is taken away, an empty folder of the same name may be left, whose content would be hidden
+        once it is back.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._place = _place(self.root)
+        except OSError as error:
+            raise StoreError(f"{self.root} cannot be made: {error.strerror or error}") from error
 
     def folder(self, run: RunConfig) -> RunFolder:
         """Where ``run`` is kept."""
@@ -78,6 +91,7 @@ class Store:
         Raises ``RunBusyError`` when another process has the lock, ``StoreError`` when the folder cannot be written.
         """
         folder = self.folder(run)
+        self._check_place()
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             with folder.lock(timeout=1):  # who lists the runs holds it for a moment
@@ -135,6 +149,7 @@ class Store:
         with contextlib.suppress(OSError):
             held = read_json(folder.config).get("identity")
         with contextlib.suppress(OSError):
+            self._check_place()
             if held in (None, run.identity):
                 folder.path.mkdir(parents=True, exist_ok=True)
                 folder.write_failure(error, traceback)
@@ -159,6 +174,17 @@ class Store:
         except StoreError:
             return False
 
+    def _check_place(self) -> None:
+        if self._place is None:
+            return
+        with contextlib.suppress(OSError):
+            if self._place == _place(self.root):
+                return
+        raise StoreError(
+            f"{self.root} is not the folder that it was when the study began: its file system was taken away, or the "
+            "folder was replaced; bring it back and run the study again, which goes on from there"
+        )
+
     def _has_record(self, run: RunConfig) -> bool:
         return self.records is not None and run in self.records
 
@@ -171,9 +197,7 @@ class Store:
                 raise StoreError(f"{folder} holds another run (identity {held}); it is not overwritten")
         else:
             versions = {needed.name: needed.procedure.source_version for needed in run.with_donors()}
-            write_json(
-                folder.config, {"identity": run.identity, "procedure_versions": versions, "config": run.to_dict()}
-            )
+            folder.write_config(run.identity, versions, run.to_dict())
 
     def _complete(self, run: RunConfig) -> RunFolder:
         """The folder of a complete run; a ``StoreError`` says what is missing."""
@@ -189,6 +213,11 @@ class Store:
 def donor_runs(run: RunConfig) -> list[RunConfig]:
     """The runs whose weights ``run`` takes parts of."""
     return list({needed.identity: needed for donor in run.donors.values() for needed in donor.needs}.values())
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    about = folder.stat()
+    return about.st_dev, about.st_ino
 
 
 def _frame(metrics: dict[str, list[Any]]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from mechproc.model.io import read_tensors
 from mechproc.provenance import differences
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.records import Record, Records
+from mechproc.training.sinks import FolderSink
 
 
 def damages(folder: RunFolder) -> list[str]:
     """What reading every file of a run's folder finds, a line for each damage: the file, what is wrong, what to do."""
+    if not folder.is_begun():
+        return []
     again = f"remove the folder to train the run again (mechproc runs rm {folder.name})"
     lines = _damage(folder.read_config, again)
     for file, read in (
@@ -22,12 +26,11 @@ def damages(folder: RunFolder) -> list[str]:
         (folder.error, folder.failure),
     ):
         lines += _damage(read, again) if file.exists() else []
-    unfinished = [file for file in (folder.resume,) if file.exists()]
+    if folder.resume.exists():
+        lines += _damage(FolderSink(folder).check_resume, f"mechproc runs repair lets the run start over; or {again}")
     if not folder.test.exists():
-        unfinished += [folder.checkpoint(step) for step in folder.checkpoint_steps()]
-    for file in unfinished:
-        lines += _damage(lambda file=file: read_tensors(file), again)
-    if not folder.test.exists():
+        for step in folder.checkpoint_steps():
+            lines += _damage(lambda step=step: read_tensors(folder.checkpoint(step)), again)
         return lines
     if unreadable := _damage(folder.read_test, again):
         return lines + unreadable
@@ -36,8 +39,11 @@ def damages(folder: RunFolder) -> list[str]:
         if checkpoint and not (folder.path / name).exists():
             continue  # checkpoints may be removed
         advice = f"remove the file, or {again}" if checkpoint else again
-        lines += _damage(lambda name=name, about=about: folder.check(name, about), advice)
-    return lines
+        changed = _damage(lambda name=name, about=about: folder.check(name, about), advice)
+        if not changed and name.endswith(".safetensors"):  # damaged before the run was complete
+            changed = _damage(lambda name=name: read_tensors(folder.path / name), advice)
+        lines += changed
+    return list(dict.fromkeys(lines))
 
 
 def conflicts(folders: list[RunFolder], records: Records) -> list[str]:
@@ -49,6 +55,8 @@ def conflicts(folders: list[RunFolder], records: Records) -> list[str]:
             known |= {record["identity"]: record for record in records.of(path)}
         except StoreError as error:
             lines.append(str(error))
+    with contextlib.suppress(StoreError):  # damaged lines are named above
+        lines += records.cut_off()
     for folder in folders:
         try:
             if not folder.is_complete():

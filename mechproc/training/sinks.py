@@ -150,7 +150,18 @@ class FolderSink:
         except (OSError, ValueError) as error:
             raise StoreError(f"{self.metrics_file} cannot be read: {error}") from error
 
+    def check_resume(self) -> None:
+        """Raise a ``StoreError`` when the resume point, or the rows that it counts on, are not as they were written."""
+        if point := self.load_resume():
+            self._checked_rows(point.trainer.n_rows)
+
     def cut_rows(self, n_rows: int) -> None:
+        lines, whole = self._checked_rows(n_rows)
+        if len(lines) > n_rows:
+            atomic_write(self.metrics_file, b"".join(whole[:n_rows]))
+
+    def _checked_rows(self, n_rows: int) -> tuple[list[bytes], list[bytes]]:
+        """All lines of the metrics, and those that are whole, whose first ``n_rows`` are as they were written."""
         lines = self._lines()
         whole = [line for line in lines if line.endswith(b"\n")]  # a crash may have cut the last one off
         if len(whole) < n_rows:
@@ -163,8 +174,7 @@ class FolderSink:
                 f"{self.metrics_file} was changed or damaged: its rows are not those of the resume point; "
                 "remove the folder to start over"
             )
-        if len(lines) > n_rows:
-            atomic_write(self.metrics_file, b"".join(whole[:n_rows]))
+        return lines, whole
 
     def checkpoint(self, step: int, cfg: ModelConfig, state: State) -> None:
         save_model(self.files.checkpoint(step), cfg, state, {"step": step})

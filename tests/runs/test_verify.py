@@ -1,6 +1,8 @@
 """Every damage is named with its file and what to do; a store without one has none."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -73,17 +75,16 @@ def test_each_damage_of_an_interrupted_run_is_named(tiny, store: Store, name: st
 
     def stop(step: int, *_: float) -> None:
         if step == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         execute(run, store, progress=stop)
     folder = store.folder(run)
-    folder.resume.write_bytes(folder.checkpoint(1).read_bytes())  # any file of tensors
     assert damages(folder) == []
     file = folder.path / name
     file.write_bytes(b"{\n" + file.read_bytes()[10:])
-    (found,) = damages(folder)
-    assert str(file) in found
+    found = damages(folder)
+    assert found and all(str(file) in line for line in found)
 
 
 def test_scores_that_differ_from_their_record_are_named(run: RunConfig, store: Store, tmp_path: Path):

@@ -62,6 +62,8 @@ def run_all(
     queue = Queue(store.missing(runs, weights), store, report, wait, on_failure)
     if executor is None:
         executor = serial if min(workers, queue.n_total) <= 1 else Processes(min(workers, queue.n_total))
+    if queue.n_total:
+        store.stay_here()
     with _sigterm_ends_this():
         executor(queue, store)
     if queue.failures:
