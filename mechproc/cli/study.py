@@ -236,9 +236,10 @@ def _what_transfers(args: argparse.Namespace) -> int:
         transferable_page.write(args.write, text)
     if args.figure:
         from analyses import figures
+        from mechproc.files import atomic_write
 
         figure = figures.transferable(transferable_reading.crossings(transferable_reading.probes(store)))
-        figure.write_html(args.figure)
+        atomic_write(args.figure, figure.to_html().encode())
     return 0
 
 

@@ -95,11 +95,12 @@ def finish(place: Path, runs: list[RunConfig]) -> None:
 
 
 def records_of(place: Path) -> dict[str, str]:
-    """The records by identity, without when and where they were made."""
-    return {
-        record["identity"]: json.dumps(record | {"made": None}, sort_keys=True)
-        for record in Records(place / "records").all()
-    }
+    """The records by identity, without when and where they were made, and from which commit."""
+    found = {}
+    for record in Records(place / "records").all():
+        apart = {"made": None, "provenance": record["provenance"] | {"commit": None}}
+        found[record["identity"]] = json.dumps(record | apart, sort_keys=True)
+    return found
 
 
 def damages_of(place: Path) -> list[str]:
