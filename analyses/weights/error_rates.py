@@ -29,6 +29,7 @@ from analyses.planted.planting import plant
 from analyses.weights.compare import DIFFERENT, compare
 from analyses.weights.matrices import Matrices, singular_values
 from analyses.weights.spectra import ranks
+from mechproc.files import atomic_write
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import heads
@@ -153,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rates": rows,
     }
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    atomic_write(settings.out, (json.dumps(table, indent=1) + "\n").encode())
     return 0
 
 
