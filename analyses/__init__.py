@@ -6,10 +6,12 @@ Analyses measure; they never print, plot or train. ``figures`` draws Results, ``
 ANALYSES = {
     "ablation": "ablation.run",
     "ablation-kinds": "ablation.compare",
+    "ablation-shapley": "ablation.shapley",
     "attention": "attention.run",
     "patching": "patching.run",
     "attribution": "attribution.run",
     "logits": "logits.run",
+    "logit-lens": "logits.lens",
     "path-patching": "path_patching.run",
     "circuit": "circuit.run",
     "probing": "probing.run",
@@ -20,5 +22,7 @@ ANALYSES = {
     "principal-angles": "weights.angles",
     "weight-change": "weights.change",
     "compare-weights": "weights.compare",
+    "weight-distances": "weights.between",
+    "donor-statistics": "donor_statistics.run",
 }
 """Name of an analysis in commands -> its function, below ``analyses``; ``analyses.registry`` reads their signatures."""

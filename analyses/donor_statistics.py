@@ -41,10 +41,11 @@ N_ITEMS = 64
 
 @sized_threads
 def run(models: Models, n_items: int = N_ITEMS, seed: int = 0) -> Result:
-    """The statistics of ``ABOUT`` for each model: axes ``seed`` and ``statistic``.
+    """Statistics that need no rule (attention on repeated tokens, norms, ranks): axes ``seed`` and ``statistic``.
 
-    ``n_items`` sequences of repeated tokens, drawn from ``seed``, as long as the context allows, at most 64 tokens. Of
-    a model that reads vectors the attention scores are undefined.
+    Which they are, and what each is, stands in ``ABOUT``. ``n_items`` sequences of repeated tokens, drawn from
+    ``seed``, as long as the context allows, at most 64 tokens. Of a model that reads vectors the attention scores are
+    undefined.
     """
     found = by_seed(models)
     cfg = next(iter(found.values())).cfg

@@ -12,7 +12,8 @@ from mechproc.errors import ConfigError
 def test_a_signature_is_that_of_the_function(name):
     called, parameters = registry.signature(name), inspect.signature(registry.function(name)).parameters
     assert called.takes and next(iter(parameters)) == called.models
-    known = parameters | inspect.signature(registry.function("ablation")).parameters if "kinds" in name else parameters
+    passes_on = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = inspect.signature(registry.function("ablation")).parameters | parameters if passes_on else parameters
     for option in called.options:
         default = known[option.name].default
         assert option.required == (default is inspect.Parameter.empty)
@@ -31,6 +32,8 @@ def test_options_have_the_types_and_the_texts_of_the_parameters():
     assert options["ablation"].default == "zero" and "resample" in options["ablation"].text
     assert registry.signature("ablation").procedure == "items"
     kinds = {option.name: option for option in registry.signature("ablation-kinds").options}
+    shapley = {option.name: option for option in registry.signature("ablation-shapley").options}
+    assert shapley["parts"].required and shapley["ablation"].default == "mean" and shapley["metric"].default == "loss"
     assert kinds["ablations"].many and kinds["pair"] == options["pair"]  # what compare passes on to run
 
 
