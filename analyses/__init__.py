@@ -8,6 +8,8 @@ ANALYSES = {
     "ablation-kinds": "ablation.compare",
     "ablation-shapley": "ablation.shapley",
     "attention": "attention.run",
+    "attention-entropy": "attention.entropy",
+    "attention-compare": "attention.compare",
     "patching": "patching.run",
     "attribution": "attribution.run",
     "logits": "logits.run",

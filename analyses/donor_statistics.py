@@ -75,13 +75,8 @@ def run(models: Models, n_items: int = N_ITEMS, seed: int = 0) -> Result:
 
 def repeated(cfg: ModelConfig, n_items: int, seed: int) -> tuple[Items, dict[str, np.ndarray]]:
     """Sequences x1..xn x1..xn of random tokens, the padding excluded, and where each kind of head would look."""
-    half = min(cfg.n_ctx, 64) // 2
-    require(half >= 2, "n_ctx", cfg.n_ctx, "at least 4: two tokens and their copies")
-    rng = np.random.default_rng(seed)
-    first = rng.integers(1, cfg.d_vocab, size=(n_items, half))
-    tokens = np.concatenate([first, first], axis=1)
-    nothing = np.zeros(tokens.shape, dtype=bool)
-    items = Items(tokens, np.full(n_items, 2 * half), nothing, {})
+    items = attention.repeated(cfg, n_items, seed)
+    half = items.tokens.shape[1] // 2
     query, key = np.arange(2 * half)[:, None], np.arange(2 * half)[None]
     second = query >= half
     places = {

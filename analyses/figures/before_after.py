@@ -17,13 +17,21 @@ from mechproc.statistics.paired import Method
 OFFSETS = {"before": -0.17, "after": 0.17}
 
 
-def before_after(scores: Result, mask: str, *, level: float = LEVEL, method: Method = "sign_flip") -> go.Figure:
+def before_after(
+    scores: Result,
+    mask: str,
+    heads: Mapping[Any, Sequence[str]] | None = None,
+    *,
+    level: float = LEVEL,
+    method: Method = "sign_flip",
+) -> go.Figure:
     """Each head's attention on one target before and after training, heads matched by their rank within each seed.
 
-    ``scores`` is what ``analyses.attention.before_after`` returns, ``mask`` the target. The dotted line is the score of
-    a head that attends equally to every position that it can see.
+    ``scores`` is what ``analyses.attention.before_after`` returns, ``mask`` the target. ``heads``: the heads of each
+    seed by rank, as ``analyses.attention.match_heads`` gives them for the side that was ranked by; points are then
+    labelled with their heads. The dotted line is the score of a head that attends equally to every position that it
+    can see.
     """
-    heads: Mapping[str, Sequence[str]] = scores.metadata.get("heads", {}).get(mask, {})
     uniform = scores.metadata.get("uniform", {}).get(mask)
     scores = with_axes(scores.select(mask=mask), "when", "rank", "seed")
     ranks = scores.coordinates["rank"]
@@ -41,7 +49,7 @@ def before_after(scores: Result, mask: str, *, level: float = LEVEL, method: Met
     intervals = []
     for (when, offset), values, colour in zip(OFFSETS.items(), (before, after), COLOURS, strict=False):
         for rank, seeds in enumerate(values):
-            labels = [escaped(f"{_head(heads, s, rank)}, seed {s}, {when}") for s in scores.coordinates["seed"]]
+            labels = [escaped(f"{_head(heads or {}, s, rank)}, seed {s}, {when}") for s in scores.coordinates["seed"]]
             figure.add_scatter(
                 x=np.full(len(seeds), rank + offset), y=seeds, mode="markers", text=labels, name=when, legendgroup=when,
                 showlegend=rank == 0, marker={"color": colour, "size": 7, "opacity": 0.65},
@@ -69,5 +77,5 @@ def before_after(scores: Result, mask: str, *, level: float = LEVEL, method: Met
     return finish(figure, scores, sentences, plot_height=350, above=24)
 
 
-def _head(heads: Mapping[str, Sequence[str]], seed: Any, rank: int) -> str:
-    return heads[str(seed)][rank] if str(seed) in heads else f"rank {rank + 1}"
+def _head(heads: Mapping[Any, Sequence[str]], seed: Any, rank: int) -> str:
+    return heads[seed][rank] if seed in heads else f"rank {rank + 1}"

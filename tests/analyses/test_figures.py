@@ -241,11 +241,9 @@ class TestBeforeAfter:
 
     def test_dots_lines_and_names(self):
         axes = {"mask": ["answer"], "when": ["before", "after"], "rank": [1, 2], "seed": [4, 5]}
-        heads = {"answer": {"4": ["L1.H0", "L0.H1"], "5": ["L0.H0", "L1.H1"]}}
-        effects = dataclasses.replace(
-            result(self.VALUES, **axes), metadata={"heads": heads, "uniform": {"answer": 0.15}}
-        )
-        figure = figures.before_after(effects, "answer")
+        heads = {4: ["L1.H0", "L0.H1"], 5: ["L0.H0", "L1.H1"]}
+        effects = dataclasses.replace(result(self.VALUES, **axes), metadata={"uniform": {"answer": 0.15}})
+        figure = figures.before_after(effects, "answer", heads)
         lines = [trace for trace in figure.data if trace.mode == "lines"]
         assert [list(line.y) for line in lines] == [[0.3, 0.9, None, 0.2, 0.8, None], [0.1, 0.2, None, 0.1, 0.0, None]]
         dots = {(t.name, tuple(t.y)): list(t.text) for t in figure.data if t.name in ("before", "after")}

@@ -28,8 +28,7 @@ def test_the_sentences_claim_nothing_that_two_seeds_cannot_carry(demo):
 def test_the_head_is_the_one_that_attends_most_after_training(demo):
     _, findings = demo
     for seed, head in findings.heads.items():
-        named = findings.target_attention.metadata["heads"][findings.mask][str(seed)]
-        assert head == named[0]
+        assert head == findings.ranked_heads[seed][0]
         effects = findings.ablations.select(ablation="mean", seed=seed)
         of_heads = {
             p: effects.select(part=p).values.item()

@@ -82,11 +82,10 @@ def _ablations(page: Report, findings: TransferFindings) -> None:
         f"The trained models of the {findings.arm} arm with one part ablated at a time, on {N_ITEMS} test items. What "
         "each ablation does at each part is in the part table (mechproc parts)."
     )
-    ranked: dict[str, list[str]] = findings.target_attention.metadata["heads"][findings.mask]
     by = f"its attention on the target '{findings.mask}' after training (validation items)"
     for kind in Ablation:
         effects = findings.ablations.select(ablation=kind.value)
-        page.figure(figures.ablation_map(effects, ranked, by), f"{kind.value.capitalize()} ablation.")
+        page.figure(figures.ablation_map(effects, findings.ranked_heads, by), f"{kind.value.capitalize()} ablation.")
 
 
 def _attention(page: Report, findings: TransferFindings) -> None:
@@ -94,7 +93,7 @@ def _attention(page: Report, findings: TransferFindings) -> None:
     head = findings.heads[seed]
     page.heading("Attention of the heads")
     page.figure(
-        figures.before_after(findings.target_attention, mask),
+        figures.before_after(findings.target_attention, mask, findings.ranked_heads),
         f"Attention on the target '{mask}', on validation items, before and after training, {findings.arm} arm.",
     )
     names = study.run_of(findings.arm, seed).procedure.token_names

@@ -48,8 +48,8 @@ class TransferFindings:
     verdicts: Verdicts
     """With notes on floors, ceilings and donors, to be read first."""
     donors: pd.DataFrame
-    heads: dict[Label, str]
-    """By seed, the head that attends most to the target, after training."""
+    ranked_heads: dict[Label, list[str]]
+    """By seed, the heads from the one that attends most to the target, after training, to the one that does least."""
     target_attention: Result
     """Attention on every target before and after training (mask, when, rank, seed)."""
     control_attention: Result
@@ -59,6 +59,11 @@ class TransferFindings:
     example: Items
     example_seed: int
     example_patterns: Result
+
+    @property
+    def heads(self) -> dict[Label, str]:
+        """By seed, the head that attends most to the target, after training."""
+        return {seed: ranked[0] for seed, ranked in self.ranked_heads.items()}
 
     @property
     def head_effect(self) -> np.ndarray:
@@ -147,10 +152,8 @@ def collect(study: Study, store: Store, *, arm: str, control: str, mask: str, cr
     task = study.run_of(arm, study.seeds[0]).procedure
     validation = task.items(N_ITEMS, split="validation")
     masks = task.attention_targets(validation)
-    models, target_attention = _attention(study, store, arm, validation, masks)
-    _, control_attention = _attention(study, store, control, validation, masks)
-    ranked = target_attention.metadata["heads"][mask]
-    heads: dict[Label, str] = {seed: ranked[str(seed)][0] for seed in study.seeds}
+    models, target_attention, scored = _attention(study, store, arm, validation, masks)
+    _, control_attention, _ = _attention(study, store, control, validation, masks)
     verdicts, scores = study.judge(store), study.scores(store)
     test = store.test(study.run_of(arm, study.seeds[0]))
     levels = {"warnings": verdicts.notes(), "ceiling": test["ceiling"], "baselines": test["baselines"]}
@@ -169,7 +172,7 @@ def collect(study: Study, store: Store, *, arm: str, control: str, mask: str, cr
         crossings=study.crossings(store, crossed),
         verdicts=verdicts,
         donors=study.donors(store),
-        heads=heads,
+        ranked_heads=attention.match_heads(scored, mask),
         target_attention=target_attention,
         control_attention=control_attention,
         ablations=ablation.compare(models, task, _parts(models), n_items=N_ITEMS),
@@ -181,13 +184,14 @@ def collect(study: Study, store: Store, *, arm: str, control: str, mask: str, cr
 
 def _attention(
     study: Study, store: Store, arm: str, items: Items, masks: dict[str, np.ndarray]
-) -> tuple[dict[Label, HookedTransformer], Result]:
-    """The trained models of an arm, and the attention of their heads before and after training."""
+) -> tuple[dict[Label, HookedTransformer], Result, Result]:
+    """The trained models of an arm, the attention of their heads before and after training, and the scores after."""
     runs = {seed: study.run_of(arm, seed) for seed in study.seeds}
     before = {seed: HookedTransformer(*store.checkpoint(run, 0)) for seed, run in runs.items()}
     after: dict[Label, HookedTransformer] = {seed: HookedTransformer(*store.model(run)) for seed, run in runs.items()}
     score = functools.partial(attention.scores, items=items, masks=masks)
-    return after, attention.before_after(score(before), score(after))
+    scored = score(after)
+    return after, attention.before_after(score(before), scored), scored
 
 
 def _parts(models: dict[Label, HookedTransformer]) -> list[str]:
