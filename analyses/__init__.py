@@ -6,6 +6,7 @@ Analyses measure; they never print, plot or train. ``figures`` draws Results, ``
 ANALYSES = {
     "ablation": "ablation.run",
     "ablation-kinds": "ablation.compare",
+    "ablation-pairs": "ablation.pairs",
     "ablation-shapley": "ablation.shapley",
     "attention": "attention.run",
     "attention-entropy": "attention.entropy",

@@ -86,9 +86,9 @@ def signature(name: str) -> Signature:
     models, leaves = first[0].arg, set(_leaves(first[0].annotation, module, tree))
     takes = {"Models": "seeds", "HookedTransformer": "one", "Mapping[str, Models]": "groups"}
     procedure, options = None, []
-    if found.args.kwarg is not None:  # the rest of the arguments of the module's run
+    if found.args.kwarg is not None:  # the rest of the arguments of the run beside it
         taken = [parameter.arg for parameter, _ in [first, *others]]
-        run = _source(module, "run")[2]
+        run = _source(_place(name)[0], "run")[2]
         texts = _texts(ast.get_docstring(run) or "") | texts
         others += [(p, d) for p, d in _parameters(run)[1:] if p.arg not in taken and p in run.args.kwonlyargs]
     for parameter, default in others:

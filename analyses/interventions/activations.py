@@ -48,7 +48,7 @@ def means(weights: Weights, reference: Items, number_of: Mapping[Layout, int], h
     for batch in batches(len(reference)):
         run = trace(weights, cut(reference.take(batch)))
         for hook in hooks:
-            activation = run.activations[hook]
+            activation = run.activation(hook)
             if hook not in sums:
                 sums[hook] = activation.new_zeros((len(number_of), *activation.shape[1:]), dtype=torch.float64)
             total = narrow(sums[hook], activation)

@@ -1,4 +1,4 @@
-"""What stands in for an activation: zeros, means of the layout, another item's, or the corrupt partner's."""
+"""What stands in for an activation: zeros, means of the layout, mean rows, another item's, or the corrupt partner's."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ REFERENCE_ITEMS = 4096
 """Items of the validation split that means are taken over."""
 MIN_REFERENCE = 8
 """The fewest reference items that make a mean; test items of a rarer layout are left out."""
+LEAST = {"mean": MIN_REFERENCE, "frozen_scale": MIN_REFERENCE, "resample": 2}
+"""How many items of a layout a kind of ablation needs, of the reference or, to resample from, of the test items."""
+OF_LAYOUT = ("mean", "frozen_scale")
+"""Kinds that put the mean over the reference items of the layout."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,9 @@ class StandIns:
         self.weights, self.kind, self.hooks, self.other = weights, kind, hooks, chosen.corrupt
         if kind == "resample":
             self.other = chosen.partners or chosen.items.take(derangement(layouts(chosen.items), seed))
-        if kind == "mean":
+        if kind == "mean_row":
+            self.rows = _mean_rows(weights, chosen)
+        if kind in OF_LAYOUT:
             if chosen.reference is None:
                 raise ConfigError("reference is missing: a mean needs reference items")
             number_of = {layout: i for i, layout in enumerate(dict.fromkeys(layouts(chosen.items)))}
@@ -80,14 +86,21 @@ class StandIns:
         """The activations that stand in for those of a batch, by hook."""
         if self.kind == "zero":
             return {hook: torch.zeros_like(intact.activations[hook]) for hook in self.hooks}
-        if self.kind == "mean":
-            return {hook: self._mean(hook, intact.activations[hook])[self.group[batch]] for hook in self.hooks}
+        if self.kind in OF_LAYOUT:
+            return {hook: self._mean(hook, batch, intact.activation(hook)) for hook in self.hooks}
+        if self.kind == "mean_row":
+            return {hook: self.rows[hook].expand_as(intact.activations[hook]) for hook in self.hooks}
+        if self.kind == "identity_affine":
+            return {}
         if self.other is None:
             raise ConfigError("items have no corrupt partners")
         return trace(self.weights, cut(self.other.take(batch))).activations
 
-    def _mean(self, hook: str, like: Tensor) -> Tensor:
-        return narrow(self.means[hook], like)
+    def _mean(self, hook: str, batch: slice, own: Tensor) -> Tensor:
+        """The means of a batch's layouts. After the last scored position of a layout, where the means are 0 and nothing
+        is read, a scale is the item's own: nothing can be divided by 0."""
+        mean = narrow(self.means[hook], own)[self.group[batch]]
+        return torch.where(mean == 0, own, mean) if self.kind == "frozen_scale" else mean
 
 
 def chosen_items(
@@ -104,7 +117,7 @@ def chosen_items(
         require(partners is None, "partners", "given", "None for a procedure: give its items with them")
         settings |= {"procedure": items.to_dict(), "split": "test"}
         n = N_ITEMS if n_items is None else n_items
-        if kind == "mean" and reference is None:
+        if kind in (*OF_LAYOUT, "mean_row") and reference is None:
             reference = items.items(REFERENCE_ITEMS, seed=seed, split="validation")
         if pair is not None:
             settings["pair"] = pair
@@ -119,15 +132,37 @@ def chosen_items(
         items, corrupt = items.clean, items.corrupt
     require(not counterfactual or corrupt is not None, "items", "items without partners", "Pairs, or a procedure")
     require(bool(items.scored.any()), "items", "no scored position", "items with something to score")
-    if kind != "mean":
+    if kind not in (*OF_LAYOUT, "mean_row"):
         reference = None
-    elif reference is None:
+    elif reference is None and kind == "mean_row":
+        reference = items
+    if reference is None and kind in OF_LAYOUT:
         raise ConfigError("reference is missing: a mean needs reference items when the test items are given")
-    else:
+    if reference is not None:
         settings["n_reference_items"] = len(reference)
     if partners is not None:
         partners = _partners(items, np.asarray(partners))
     return Ablated(items, reference, corrupt, partners), settings
+
+
+def rows_in_use(chosen: Ablated) -> tuple[np.ndarray, int]:
+    """The tokens, int64 [token], and the number of positions that stand at or before the last scored position of a
+    reference item, or of an item where there is no reference."""
+    used = chosen.items if chosen.reference is None else chosen.reference
+    n_pos = used.scored.shape[1]
+    read = np.logical_or.accumulate(used.scored[:, ::-1], axis=1)[:, ::-1]
+    return np.unique(used.tokens[:, :n_pos][read]), int(read.any(axis=0).sum())
+
+
+def _mean_rows(weights: Weights, chosen: Ablated) -> Activations:
+    """The mean rows of the embeddings, by hook, [d_model]; of the token embedding, for models that read tokens."""
+    tokens, n_positions = rows_in_use(chosen)
+    n_positions = min(n_positions, weights.cfg.n_ctx)
+    rows = {"hook_pos_embed": weights.state["pos_embed.W_pos"][:n_positions].mean(0)}
+    if weights.cfg.input == "tokens":
+        in_use = torch.from_numpy(tokens).to(weights.state["embed.W_E"].device)
+        rows["hook_embed"] = weights.state["embed.W_E"][in_use].mean(0)
+    return rows
 
 
 def _partners(items: Items, index: np.ndarray) -> Items:

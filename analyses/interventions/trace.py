@@ -51,6 +51,10 @@ class Weights:
         """(x - mean) / scale over the last axis; ``x`` itself in a model without LayerNorms."""
         return x if self.cfg.normalization_type is None else F.layer_norm(x, x.shape[-1:], eps=self.cfg.eps)
 
+    def scale(self, x: Tensor) -> Tensor:
+        """What a LayerNorm divides by, sqrt(variance + eps), [..., 1]."""
+        return (x.var(-1, keepdim=True, correction=0) + self.cfg.eps).sqrt()
+
     def affine(self, name: str, x: Tensor) -> Tensor:
         """The weight and bias of a LayerNorm, where it has them."""
         return x * self.state[f"{name}.w"] + self.state[f"{name}.b"] if self.cfg.normalization_type == "LN" else x
@@ -139,6 +143,17 @@ class Trace:
     def cfg(self) -> ModelConfig:
         """The model's shape."""
         return self.weights.cfg
+
+    def activation(self, hook: str) -> Tensor:
+        """An activation by its hook; the scale of a LayerNorm is not kept, but computed from what is normalised."""
+        name, _, leaf = hook.rpartition(".")
+        if leaf != "hook_scale":
+            return self.activations[hook]
+        block, _, which = name.rpartition(".")
+        before = {"ln1": "hook_resid_pre", "ln2": "hook_resid_mid"}
+        last = f"blocks.{self.cfg.n_layers - 1}.hook_resid_post"
+        read = last if name == "ln_final" else f"{block}.{before[which]}"
+        return self.weights.scale(self.activations[read])
 
 
 @torch.inference_mode()

@@ -35,6 +35,8 @@ def test_options_have_the_types_and_the_texts_of_the_parameters():
     shapley = {option.name: option for option in registry.signature("ablation-shapley").options}
     assert shapley["parts"].required and shapley["ablation"].default == "mean" and shapley["metric"].default == "loss"
     assert kinds["ablations"].many and kinds["pair"] == options["pair"]  # what compare passes on to run
+    pairs = {option.name: option for option in registry.signature("ablation-pairs").options}
+    assert pairs["n_items"] == options["n_items"] and pairs["metric"].default == "loss"
 
 
 SOURCE = '''
@@ -71,7 +73,7 @@ def test_every_kind_of_option(tmp_path, monkeypatch):
 
 def test_the_code_of_an_analysis_is_what_it_imports():
     texts = registry.sources("ablation")
-    assert {"analyses.ablation", "analyses.interventions.sweep", "analyses.models"} <= set(texts)
+    assert {"analyses.ablation.run", "analyses.interventions.sweep", "analyses.models"} <= set(texts)
     assert "analyses.attention" not in texts and all(module.startswith("analyses") for module in texts)
 
 

@@ -20,7 +20,7 @@ from mechproc.procedures import get
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Uniform
 
-from .conftest import D_VOCAB, LOGIT, alternating, planted
+from ..conftest import D_VOCAB, LOGIT, alternating, planted
 
 ITEMS = alternating((1, 2, 6), (2, 3, 6), (3, 4, 6), (4, 1, 6))
 TASK = Haystack(lengths=Uniform(1, 4), n_keys=6, n_values=8)

@@ -21,7 +21,7 @@ from mechproc.procedures.base import Items
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Uniform
 
-from .conftest import D_VOCAB, LOGIT, alternating, planted
+from ..conftest import D_VOCAB, LOGIT, alternating, planted
 
 PAIRS = alternating((1, 2, 6), (2, 3, 6), (3, 4, 6), (4, 1, 6))
 INTACT_LOSS = math.log(math.exp(LOGIT) + D_VOCAB - 1) - LOGIT

@@ -9,8 +9,8 @@ from analyses import ablation
 from mechproc.errors import ConfigError, PartError
 from mechproc.result import Result
 
-from .conftest import LOGIT, alternating, planted
-from .interventions.grid import TASK, model
+from ..conftest import LOGIT, alternating, planted
+from ..interventions.grid import TASK, model
 
 ITEMS = alternating((1, 2, 6), (2, 3, 6), (3, 4, 6), (4, 1, 6))
 
