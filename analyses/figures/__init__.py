@@ -13,6 +13,7 @@ from analyses.figures.attention_view import AttentionView, attention_view
 from analyses.figures.before_after import before_after
 from analyses.figures.circuit_graph import circuit_graph
 from analyses.figures.curves import curves
+from analyses.figures.head_map import head_map
 from analyses.figures.position_map import position_map
 from analyses.figures.probe_map import probe_map
 from analyses.figures.spectra import spectra
@@ -28,6 +29,7 @@ __all__ = [
     "before_after",
     "circuit_graph",
     "curves",
+    "head_map",
     "position_map",
     "probe_map",
     "spectra",

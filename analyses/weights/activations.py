@@ -13,8 +13,8 @@ import torch
 
 from analyses.interventions.activations import record
 from analyses.interventions.items import check_items, cut
+from analyses.matrices import layer_parts
 from analyses.models import by_seed, sized_threads
-from analyses.weights.matrices import layer_parts
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer

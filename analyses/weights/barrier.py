@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from analyses.interventions.items import check_items, cut, inputs
 from analyses.interventions.metrics import ScoredTokens, metric_of, scored_tokens
+from analyses.matrices import Matrices
 from analyses.models import Models, batches, sized_threads
 from analyses.weights.matching import check_same_shape, in_balance, laid_over, tensors
-from analyses.weights.matrices import Matrices
 from analyses.weights.population import Member, Starts, population
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig

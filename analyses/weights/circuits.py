@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from analyses.matrices import Matrices, product, said_of
 from analyses.models import sized_threads
-from analyses.weights.matrices import Matrices, product, said_of
 from mechproc.errors import PartError, require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.result import Result

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from analyses.matrices import layer_parts
 from analyses.models import Models
 from analyses.weights.distances import NOT_DEFINED, NOT_SHOWN, UNITS, Measure, check_measure, pairwise
-from analyses.weights.matrices import layer_parts
 from analyses.weights.population import UNTRAINED, Member, Population, Starts, population
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig

@@ -13,8 +13,8 @@ import functools
 import numpy as np
 from scipy.linalg import subspace_angles
 
+from analyses.matrices import Matrices, product, said_of
 from analyses.models import Models, by_seed, sized_threads
-from analyses.weights.matrices import Matrices, product, said_of
 from mechproc.errors import require
 from mechproc.model.parts import components
 from mechproc.result import Label, Result, Where

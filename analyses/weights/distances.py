@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from analyses.matrices import Matrices
 from analyses.weights.activations import NO_LN, linear_cka, observed
 from analyses.weights.features import FEATURES, distance
 from analyses.weights.matching import check_same_shape, laid_over, part_distances
-from analyses.weights.matrices import Matrices
 from analyses.weights.population import Member
 from mechproc.errors import ConfigError, require
 from mechproc.procedures.base import Items

@@ -24,10 +24,10 @@ import torch
 from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
+from analyses.matrices import Matrices, singular_values
 from analyses.planted.family import families
 from analyses.planted.planting import plant
 from analyses.weights.compare import DIFFERENT, compare
-from analyses.weights.matrices import Matrices, singular_values
 from analyses.weights.spectra import ranks
 from mechproc.files import atomic_write
 from mechproc.model.config import ModelConfig

@@ -21,8 +21,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from analyses.matrices import Factors, Matrices, singular_values
 from analyses.weights.composition import scores
-from analyses.weights.matrices import Factors, Matrices, singular_values
 from mechproc.errors import require
 
 Units = np.ndarray

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from analyses.matrices import Matrices, product
 from analyses.models import sized_threads
 from analyses.weights.composition import visible_basis
-from analyses.weights.matrices import Matrices, product
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import components

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from analyses.interventions.items import own_items
+from analyses.matrices import layer_parts
 from analyses.weights.barrier import GROUPS, barriers
 from analyses.weights.change import change
 from analyses.weights.compare import between, compare
 from analyses.weights.distances import UNITS
-from analyses.weights.matrices import layer_parts
 from analyses.weights.spectra import spectrum
 from mechproc.files import write_json
 from mechproc.model.config import ModelConfig

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analyses.matrices import MATRICES, Factors, Matrices, matrix_parts, said_of, singular_values
 from analyses.models import Models, by_seed, sized_threads
-from analyses.weights.matrices import MATRICES, Factors, Matrices, matrix_parts, said_of, singular_values
 from mechproc.errors import require
 from mechproc.result import Result, Where
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.matrices import Matrices, layer_parts
 from analyses.planted.symmetries import disguised
 from analyses.weights import between, compare, run
 from analyses.weights.compare import QUANTITIES
 from analyses.weights.features import FEATURES, distance
-from analyses.weights.matrices import Matrices, layer_parts
 from mechproc.errors import ConfigError
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State

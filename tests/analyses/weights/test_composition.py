@@ -6,10 +6,10 @@ import torch
 from transformer_lens import FactoredMatrix
 from transformer_lens.utilities.matrix import composition_scores
 
+from analyses.matrices import Matrices
 from analyses.planted.symmetries import disguised
 from analyses.weights import angles, composition
 from analyses.weights.composition import after
-from analyses.weights.matrices import Matrices
 from mechproc.errors import ConfigError
 
 from .conftest import CFG, model, random_state

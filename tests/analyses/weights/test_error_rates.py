@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from analyses.matrices import Matrices, singular_values
 from analyses.weights import error_rates
 from analyses.weights.error_rates import CHANGED, FEWER, _changed, _row
-from analyses.weights.matrices import Matrices, singular_values
 
 from .conftest import model
 

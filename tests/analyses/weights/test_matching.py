@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.matrices import Matrices
 from analyses.planted.family import families
 from analyses.planted.planting import plant
 from analyses.planted.symmetries import disguised, permuted_neurons, rotated_heads
 from analyses.weights import barrier, match
 from analyses.weights.matching import laid_over, tensors
-from analyses.weights.matrices import Matrices
 from mechproc.errors import ConfigError
 from mechproc.model.forward import forward
 from mechproc.model.hooked import HookedTransformer

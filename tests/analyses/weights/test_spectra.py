@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.matrices import Matrices, layer_parts, matrix_parts, product, singular_values
 from analyses.planted.symmetries import disguised
 from analyses.weights import circuit, spectrum
-from analyses.weights.matrices import Matrices, layer_parts, matrix_parts, product, singular_values
 from analyses.weights.spectra import MEASURES, ranks
 from mechproc.errors import ConfigError, PartError
 from mechproc.model.convert import folding

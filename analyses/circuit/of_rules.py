@@ -1,0 +1,133 @@
+"""Which heads implement ``identity``, ``set`` and ``k-dyck``: circuits of the shipped models, found and judged.
+
+    python -m analyses.circuit.of_rules --out results/analyses/circuit
+
+writes for each contrast a Result and what its maps say, and for each rule where its heads look. The tables of
+``docs/questions/which-heads.md`` are made from them (``analyses.circuit.page``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analyses import attention
+from analyses.circuit.find import circuits, run
+from analyses.circuit.maps import maps
+from analyses.interventions.items import Pairs, own_items
+from analyses.models import Models
+from mechproc.errors import require
+from mechproc.files import write_json
+from mechproc.pretrained import card, load_pretrained
+from mechproc.procedures import Procedure
+from mechproc.result import Result
+
+CONTRASTS = {"identity": ["symbol"], "set": ["symbol", "skip"], "k-dyck": ["kind", "nesting"]}
+"""The contrasts of each rule: kinds of its minimal pairs, and ``"skip"``, which ``skipped`` makes."""
+N_SEEDS = 8
+N_PAIRS = 32
+"""Pairs that a circuit is found on, and as many that it is judged on."""
+N_LOOKED = 256
+"""Items on which the attention of the heads is measured."""
+BLOCK, MAX_BLOCKS = 256, 8
+"""Items that pairs of ``skipped`` are looked for in, in so many blocks."""
+
+
+def measure(rule: str, n_seeds: int = N_SEEDS, n_pairs: int = N_PAIRS) -> Iterator[tuple[str, Result]]:
+    """The circuits of each contrast of a rule, and ``"attention"``: the shares of attention on the rule's targets."""
+    procedure = Procedure.from_dict(card(rule)["procedure"])
+    models = {seed: load_pretrained(rule, seed) for seed in range(n_seeds)}
+    yield "attention", looks(models, procedure)
+    for contrast in CONTRASTS[rule]:
+        if contrast == "skip":
+            yield contrast, run(models, skipped(procedure, 2 * n_pairs))
+        else:
+            yield contrast, run(models, procedure, contrast, n_items=n_pairs)
+
+
+def diagonals(rule: str, found: Result) -> dict[str, dict[str, float]]:
+    """For each seed and each map of its circuit from tokens to tokens: the share of tokens that point at themselves."""
+    return {
+        str(seed): {
+            name: round(each.metadata["diagonal"], 4)
+            for name, each in maps(load_pretrained(rule, int(seed)), graph).items()
+            if "diagonal" in each.metadata
+        }
+        for seed, graph in circuits(found).items()
+    }
+
+
+def looks(models: Models, procedure: Procedure, n_items: int = N_LOOKED) -> Result:
+    """Attention on the targets of the rule; and, where it has a source, on the token after the source."""
+    items = procedure.items(n_items)
+    masks = procedure.attention_targets(items)
+    if "source" in masks:
+        masks["after source"] = np.tril(np.roll(masks["source"], 1, axis=2))
+    return attention.scores(models, items, masks)
+
+
+def skipped(rule: Procedure, n: int, seed: int = 0) -> Pairs:
+    """Pairs of ``set`` that differ in whether a symbol has been there before, scored where it would be written.
+
+    Clean, a symbol d is a duplicate and is skipped: after the symbol written before it comes the next new one, x.
+    Corrupt, the earlier copy of d is a symbol that the item lacks, so that d is new and is written. Both answers are
+    in both items, and the token that the prediction is made from is the same. A later symbol becomes a duplicate, so
+    that the two answers are equally long. Clean items are test items of ``seed``; their partners may be of any split.
+    """
+    rng = np.random.default_rng(seed)
+    clean, corrupt, places = [], [], []
+    for block in range(MAX_BLOCKS):
+        items = rule.items(BLOCK, seed=MAX_BLOCKS * seed + block)
+        for tokens, n_tokens in zip(items.tokens, items.n_tokens, strict=True):
+            made = _skipped(tokens[:n_tokens].tolist(), rule.d_vocab, rng)
+            if made is not None and len(clean) < n:
+                clean.append(tokens[:n_tokens].tolist())
+                corrupt.append(made[0])
+                places.append(made[1])
+    require(len(clean) == n, "n", n, f"at most {len(clean)} for these lengths")
+    n_tokens = [len(row) for row in clean]
+    scored = np.arange(max(n_tokens)) == np.array(places)[:, None]
+    sides = ([row + [rule.pad] * (max(n_tokens) - len(row)) for row in rows] for rows in (clean, corrupt))
+    return Pairs(*(own_items(rows, n_tokens, scored) for rows in sides))
+
+
+def _skipped(tokens: list[int], d_vocab: int, rng: np.random.Generator) -> tuple[list[int], int] | None:
+    """A corrupt partner of one item and the position that is scored; ``None`` where the item has none."""
+    separator = tokens.index(1)
+    written, times = tokens[:separator], {symbol: tokens[:separator].count(symbol) for symbol in tokens}
+    new = [place for place, symbol in enumerate(written) if written.index(symbol) == place]
+    absent = sorted(set(range(2, d_vocab)) - set(written))
+    for place, symbol in enumerate(written):
+        before, after = [p for p in new if p < place], [p for p in new if p > place]
+        single = [p for p in after[1:] if times[written[p]] == 1]
+        if place in new or times[symbol] != 2 or before[-1:] == [written.index(symbol)] or not single or not absent:
+            continue
+        partner, gone = list(written), single[rng.integers(len(single))]
+        partner[written.index(symbol)] = absent[rng.integers(len(absent))]
+        others = [partner[p] for p in before if partner[p] == written[p]]
+        partner[gone] = others[rng.integers(len(others))]
+        return [*partner, 1, *dict.fromkeys(partner)], separator + len(before)
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and write the files."""
+    parser = argparse.ArgumentParser(prog="python -m analyses.circuit.of_rules", description="shipped rules")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    parser.add_argument("--rules", nargs="+", choices=CONTRASTS, default=list(CONTRASTS), help="by default all")
+    settings = parser.parse_args(arguments)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for rule in settings.rules:
+        for name, found in measure(rule):
+            found.save(settings.out / f"{rule}-{name}.json")
+            if name in CONTRASTS[rule]:
+                write_json(settings.out / f"{rule}-{name}-maps.json", diagonals(rule, found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

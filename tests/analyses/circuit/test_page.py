@@ -1,0 +1,51 @@
+"""The page of the worked question is what its measured files make; pairs that ask for a skip are what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analyses.circuit.of_rules import CONTRASTS, N_PAIRS, skipped
+from analyses.circuit.page import PAGE, load, load_maps, sections, write
+from mechproc.errors import ConfigError
+from mechproc.files import between
+from mechproc.procedures import get
+
+
+def test_every_table_is_the_measured_one():
+    for name, text in sections(load(), load_maps()).items():
+        assert between(PAGE, name) == text, name
+
+
+def test_writing_restores_a_table(tmp_path):
+    copy = tmp_path / "page.md"
+    right = PAGE.read_text()
+    copy.write_text(right.replace("| contrast |", "| CONTRAST |"))
+    assert copy.read_text() != right
+    write(copy)
+    assert copy.read_text() == right
+
+
+def test_every_contrast_was_measured_in_eight_models():
+    for rule, found in load().items():
+        for contrast in CONTRASTS[rule]:
+            assert list(found[contrast].coordinates["seed"]) == list(range(8))
+            assert found[contrast].metadata["n_pairs"] == N_PAIRS
+
+
+def test_one_item_skips_what_the_other_writes():
+    rule = get("set")()
+    pairs = skipped(rule, 64)
+    assert len(pairs) == 64 and (pairs.clean.scored.sum(1) == 1).all()
+    sides = zip(pairs.clean.tokens.tolist(), pairs.corrupt.tokens.tolist(), strict=True)
+    for row, (clean, corrupt) in enumerate(sides):
+        n, place = int(pairs.clean.n_tokens[row]), int(pairs.clean.scored[row].argmax())
+        for tokens in (clean[:n], corrupt[:n]):
+            separator = tokens.index(1)
+            assert list(dict.fromkeys(tokens[:separator])) == tokens[separator + 1 :]
+        right, wrong, given = clean[place + 1], corrupt[place + 1], clean[: clean.index(1)]
+        assert clean[place] == corrupt[place] and given.count(wrong) == 2 and right in given
+        assert right in corrupt[: corrupt.index(1)] and corrupt.index(wrong) > clean.index(wrong)
+    assert np.array_equal(pairs.clean.tokens, skipped(rule, 64).clean.tokens)
+    with pytest.raises(ConfigError, match="n = 5000"):
+        skipped(rule, 5000)
