@@ -88,6 +88,8 @@ def skipped(rule: Procedure, n: int, seed: int = 0) -> Pairs:
                 clean.append(tokens[:n_tokens].tolist())
                 corrupt.append(made[0])
                 places.append(made[1])
+        if len(clean) == n:
+            break
     require(len(clean) == n, "n", n, f"at most {len(clean)} for these lengths")
     n_tokens = [len(row) for row in clean]
     scored = np.arange(max(n_tokens)) == np.array(places)[:, None]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
+from analyses.circuit import of_rules
 from analyses.circuit.of_rules import CONTRASTS, N_PAIRS, skipped
 from analyses.circuit.page import PAGE, load, load_maps, sections, write
 from mechproc.errors import ConfigError
@@ -35,8 +35,8 @@ def test_every_contrast_was_measured_in_eight_models():
 
 def test_one_item_skips_what_the_other_writes():
     rule = get("set")()
-    pairs = skipped(rule, 64)
-    assert len(pairs) == 64 and (pairs.clean.scored.sum(1) == 1).all()
+    pairs = skipped(rule, 24)
+    assert len(pairs) == 24 and (pairs.clean.scored.sum(1) == 1).all()
     sides = zip(pairs.clean.tokens.tolist(), pairs.corrupt.tokens.tolist(), strict=True)
     for row, (clean, corrupt) in enumerate(sides):
         n, place = int(pairs.clean.n_tokens[row]), int(pairs.clean.scored[row].argmax())
@@ -46,6 +46,9 @@ def test_one_item_skips_what_the_other_writes():
         right, wrong, given = clean[place + 1], corrupt[place + 1], clean[: clean.index(1)]
         assert clean[place] == corrupt[place] and given.count(wrong) == 2 and right in given
         assert right in corrupt[: corrupt.index(1)] and corrupt.index(wrong) > clean.index(wrong)
-    assert np.array_equal(pairs.clean.tokens, skipped(rule, 64).clean.tokens)
-    with pytest.raises(ConfigError, match="n = 5000"):
-        skipped(rule, 5000)
+
+
+def test_too_many_pairs_are_refused(monkeypatch):
+    monkeypatch.setattr(of_rules, "MAX_BLOCKS", 1)
+    with pytest.raises(ConfigError, match="n = 257"):
+        skipped(get("set")(), of_rules.BLOCK + 1)
