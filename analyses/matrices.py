@@ -20,6 +20,7 @@ from mechproc.model.convert import folding
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import components, select
 from mechproc.model.parts.table import find_row
+from mechproc.model.state import State
 
 MATRICES = ("QK", "OV", "W_in", "W_out", "W_E", "W_pos", "W_U")
 """Products of a head's weights (W_Q W_K^T, W_V W_O), and single weights."""
@@ -43,13 +44,14 @@ class Matrices:
     folded: bool
 
     @classmethod
-    def of(cls, model: HookedTransformer, folded: bool = True) -> Matrices:
-        """Copies of the model's weights. Raises ``ConfigError`` for weights that are not finite."""
+    def of(cls, model: HookedTransformer, folded: bool = True, seed: object = None) -> Matrices:
+        """Copies of the model's weights. Raises ``ConfigError`` for weights that are not finite.
+
+        ``seed``: the model's label, for the message; None for a model that has none.
+        """
         require(isinstance(model, HookedTransformer), "model", type(model).__name__, "a HookedTransformer")
         cfg = ModelConfig.from_dict(model.cfg.to_dict())
-        state = {name: tensor.double().cpu() for name, tensor in model.state().items()}
-        for name, tensor in state.items():
-            require(bool(tensor.isfinite().all()), name, "NaN or infinity", "finite weights")
+        state = finite_state(model, seed)
         gains = [tensor.numpy() for name, tensor in state.items() if name.rpartition(".")[2] == "w"]
         new_cfg, new = folding.untied(cfg, state)
         if folded and cfg.normalization_type is not None:
@@ -95,6 +97,15 @@ class Matrices:
             case "unembed":
                 return {"W_U": (self.state["unembed.W_U"], None)}
         raise PartError(f"{part!r} has no matrix of its own: name a head, its QK or OV, an MLP, embed, pos or unembed")
+
+
+def finite_state(model: HookedTransformer, seed: object = None) -> State:
+    """The model's weights in float64. Raises ``ConfigError``, which names the seed, unless all are finite."""
+    state = {name: tensor.double().cpu() for name, tensor in model.state().items()}
+    whose = "" if seed is None else f" of seed {seed}"
+    for name, tensor in state.items():
+        require(bool(tensor.isfinite().all()), f"{name}{whose}", "NaN or infinity", "finite weights")
+    return state
 
 
 def matrix_parts(cfg: ModelConfig) -> list[str]:

@@ -90,6 +90,12 @@ def test_printing_names_cells_without_a_number():
     assert make().texts(".1f")[0, 0].tolist() == ["0.0", "1.0"]
 
 
+def test_a_repr_is_one_line_without_the_numbers():
+    result = make()
+    sizes = " x ".join(f"{len(result.coordinates[axis])} {axis}" for axis in result.axes)
+    assert repr([result]) == f"[<Result: {result.name} [{result.unit}]: {sizes}>]"
+
+
 def test_select_remembers_which_labels_it_dropped():
     one = make().select(item="b", seed=np.int64(1))
     assert one.selected == {"item": "b", "seed": 1}

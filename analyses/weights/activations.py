@@ -36,14 +36,14 @@ def cka(
     """Linear CKA of each part's activations in two models on the same items: axis ``part``.
 
     ``parts``: part expressions that have activations; ``None``: embeddings, attention and MLP of each layer. Errors:
-    ``ConfigError`` for models of other shapes or items that one of them cannot read; ``PartError`` for a part without
-    an activation.
+    ``ConfigError`` for models of other shapes, items that one of them cannot read, or activations that are not finite;
+    ``PartError`` for a part without an activation.
     """
     by_seed([first, second])
     cfg = ModelConfig.from_dict(first.cfg.to_dict())
     rows = [part for part in layer_parts(cfg) if part != "ln"] if parts is None else list(parts)
     require(bool(rows) and len(set(rows)) == len(rows), "parts", rows, "at least one part, each once")
-    pairs = [observed(model, items, rows) for model in (first, second)]
+    pairs = [observed(model, items, rows, seed) for seed, model in enumerate((first, second))]
     return Result(
         name="linear CKA",
         values=np.array([float(linear_cka(pairs[0][part], pairs[1][part])) for part in rows]),
@@ -56,10 +56,11 @@ def cka(
     )
 
 
-def observed(model: HookedTransformer, items: Items, parts: Sequence[str]) -> dict[str, np.ndarray]:
+def observed(model: HookedTransformer, items: Items, parts: Sequence[str], seed: object) -> dict[str, np.ndarray]:
     """The centred activations of each part at every real position: float64 [observation, feature].
 
-    Where a part has several sites, their features stand side by side.
+    Where a part has several sites, their features stand side by side. Errors: ``ConfigError``, which names the seed,
+    for activations that are not finite.
     """
     cfg = ModelConfig.from_dict(model.cfg.to_dict())
     check_items(items, cfg)
@@ -74,6 +75,8 @@ def observed(model: HookedTransformer, items: Items, parts: Sequence[str]) -> di
         columns = [site.view(recorded[site.hook]) for site in of_part]
         wide = [c.expand(len(items), *c.shape[1:])[real].flatten(1) for c in columns]
         x = torch.cat(wide, dim=1).double().cpu().numpy()
+        finite = bool(np.isfinite(x).all())
+        require(finite, f"activations of {part} of seed {seed}", "NaN or infinity", "finite numbers")
         found[part] = x - x.mean(axis=0)
     return found
 

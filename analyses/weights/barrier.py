@@ -76,7 +76,7 @@ def barriers(
     require(most_pairs >= 1, "most_pairs", most_pairs, "at least 1")
     everyone = population(models, starts, seed)
     require(set(items) == set(everyone.rules), "items", sorted(items), f"items of {sorted(everyone.rules)}")
-    matrices = {id(m): Matrices.of(m.model) for m in [*everyone.trained, *everyone.untrained]}
+    matrices = {id(m): Matrices.of(m.model, seed=m.name) for m in [*everyone.trained, *everyone.untrained]}
     first = everyone.trained[0].model
     for of_rule in items.values():
         check_items(of_rule, ModelConfig.from_dict(first.cfg.to_dict()))

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from analyses.models import Models, by_seed, sized_threads
+from analyses.weights.matrices import finite_state
 from analyses.weights.spectra import ranks
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
-from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Selection, components, select
+from mechproc.model.state import State
 from mechproc.result import Result, Where
 
 QUANTITIES = ("norm before", "norm after", "change", "relative change", "cosine", "effective rank of the change",
@@ -37,7 +38,8 @@ def change(models: Models, starts: Models, parts: Sequence[str] | None = None) -
     not folded.
     Undefined are shares of a start of zeros, and ranks of parts without a matrix.
 
-    Errors: ``ConfigError`` for other seeds or shapes in the two; ``PartError`` for parts that do not exist.
+    Errors: ``ConfigError`` for other seeds or shapes in the two, or weights that are not finite; ``PartError`` for
+    parts that do not exist.
     """
     after, before = by_seed(models), by_seed(starts)
     require(list(after) == list(before), "starts", list(before), f"one for each of the seeds {list(after)}")
@@ -47,7 +49,8 @@ def change(models: Models, starts: Models, parts: Sequence[str] | None = None) -
     rows = change_parts(cfg) if parts is None else list(parts)
     require(bool(rows) and len(set(rows)) == len(rows), "parts", rows, "at least one part, each once")
     selections = {part: select(part, cfg) for part in rows}
-    values = np.stack([_measured(after[seed], before[seed], selections) for seed in after], axis=-1)
+    old, new = ([finite_state(model, seed) for seed, model in each.items()] for each in (before, after))
+    values = np.stack([_measured(*states, selections) for states in zip(old, new, strict=True)], axis=-1)
     undefined: list[tuple[Where, str]] = []
     for row, quantity, column in np.argwhere(np.isnan(values)):
         where = {"part": rows[row], "quantity": QUANTITIES[quantity], "seed": list(after)[column]}
@@ -75,9 +78,8 @@ def change_parts(cfg: ModelConfig) -> list[str]:
     return [*rows, *([] if cfg.tied_embeddings else ["unembed"])]
 
 
-def _measured(after: HookedTransformer, before: HookedTransformer, selections: dict[str, Selection]) -> np.ndarray:
+def _measured(old: State, new: State, selections: dict[str, Selection]) -> np.ndarray:
     """Float64 [part, quantity]."""
-    old, new = ({n: t.double().cpu() for n, t in model.state().items()} for model in (before, after))
     rows = []
     for selection in selections.values():
         first, second = (_flat(selection, state) for state in (old, new))

@@ -51,7 +51,7 @@ def composition(models: Models, *, folded: bool = True, n_random: int = 200, see
     """
     require(n_random >= 1, "n_random", n_random, "at least 1")
     of_seed = by_seed(models)
-    all_matrices = [Matrices.of(model, folded) for model in of_seed.values()]
+    all_matrices = [Matrices.of(model, folded, label) for label, model in of_seed.items()]
     basis = visible_basis(all_matrices[0])
     turns = _rotations(basis, n_random, np.random.default_rng(seed))
 
@@ -90,7 +90,7 @@ def angles(models: Models, *, folded: bool = True) -> Result:
     stream, as MLPs and embeddings usually do, the cell is undefined.
     """
     of_seed = by_seed(models)
-    all_matrices = [Matrices.of(model, folded) for model in of_seed.values()]
+    all_matrices = [Matrices.of(model, folded, label) for label, model in of_seed.items()]
 
     def measured(matrices: Matrices) -> dict[tuple[str, str, str], list[float]]:
         basis, found = visible_basis(matrices), {}

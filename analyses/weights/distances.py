@@ -52,7 +52,7 @@ def pairwise(members: Sequence[Member], rows: Sequence[str], measure: str, items
     if measure == "activations":
         assert items is not None
         return _activations(members, rows, items)
-    matrices = [Matrices.of(member.model) for member in members]
+    matrices = [Matrices.of(member.model, seed=member.name) for member in members]
     found = np.full((len(rows), len(members), len(members)), np.nan)
     for row, part in enumerate(rows):
         units = [FEATURES[measure](each, part) for each in matrices]
@@ -82,7 +82,7 @@ def _symmetric(n: int, of: Callable[[int, int], float]) -> np.ndarray:
 
 
 def _matched(members: Sequence[Member], rows: Sequence[str]) -> np.ndarray:
-    matrices = [Matrices.of(member.model) for member in members]
+    matrices = [Matrices.of(member.model, seed=member.name) for member in members]
     for other in matrices[1:]:
         check_same_shape(matrices[0], other)
     found = np.zeros((len(rows), len(members), len(members)))
@@ -106,7 +106,7 @@ def _of_layer(by_part: dict[str, float], part: str) -> float:
 
 def _activations(members: Sequence[Member], rows: Sequence[str], items: Items) -> np.ndarray:
     parts = [part for part in rows if part != "ln"]
-    recorded = [observed(member.model, items, parts) for member in members]
+    recorded = [observed(member.model, items, parts, member.name) for member in members]
     found = np.full((len(rows), len(members), len(members)), np.nan)
     for row, part in enumerate(rows):
         if part in parts:

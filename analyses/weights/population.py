@@ -32,6 +32,11 @@ class Member:
     start: str
     """The same text for models that share a start."""
 
+    @property
+    def name(self) -> str:
+        """Seed and rule, for messages: ``"3 of sort"``."""
+        return f"{self.seed} of {self.rule}"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:

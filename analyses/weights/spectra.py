@@ -43,7 +43,7 @@ def spectrum(models: Models, parts: Sequence[str] | None = None, *, folded: bool
     Errors: ``PartError`` for a part without a matrix of its own; ``ConfigError`` for models that do not fit.
     """
     of_seed = by_seed(models)
-    all_matrices = [Matrices.of(model, folded) for model in of_seed.values()]
+    all_matrices = [Matrices.of(model, folded, label) for label, model in of_seed.items()]
     cfg = all_matrices[0].cfg
     rows = matrix_parts(cfg) if parts is None else list(parts)
     require(bool(rows) and len(set(rows)) == len(rows), "parts", rows, "at least one part, each once")

@@ -23,7 +23,7 @@ FORMAT = "mechproc.result.2"
 """Marks a file as a Result, with the version of its layout: from 2 on a ``checksum`` of the rest stands in it."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """A dense array with named, labelled axes. Checked when it is made, read-only afterwards.
 
@@ -187,6 +187,9 @@ class Result:
             for axis, grid in zip(self.axes, grids, strict=True)
         }
         return pd.DataFrame({**columns, "value": self.values.ravel(), "note": notes.ravel()})
+
+    def __repr__(self) -> str:
+        return f"<Result: {display.heading(self)}>"
 
     def __str__(self) -> str:
         return display.as_text(self)

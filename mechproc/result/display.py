@@ -28,7 +28,7 @@ def as_text(result: Result) -> str:
     rest = [f"... and {n_rows - MAX_ROWS:,} more rows"] if n_rows > MAX_ROWS else []
     warnings = [f"Warning: {sentence}" for sentence in result.warnings]
     end = f"Does not show: {result.what_it_does_not_show}"
-    return "\n".join([_heading(result), *warnings, result.direction, *body, *rest, end])
+    return "\n".join([heading(result), *warnings, result.direction, *body, *rest, end])
 
 
 def as_html(result: Result) -> str:
@@ -38,7 +38,7 @@ def as_html(result: Result) -> str:
     """
     (head, *rows), n_rows = _rows(result)
     n_names = len(result.axes) - (_across(result) is not None)
-    heading = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    columns = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     cells = [
         "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text, kind in zip(row, _kinds(n_names, row), strict=True))
         for row in rows
@@ -49,9 +49,9 @@ def as_html(result: Result) -> str:
     notes.append(f"Does not show: {result.what_it_does_not_show}")
     return "".join(
         [
-            f"<p><b>{html.escape(_heading(result))}</b>. {html.escape(result.direction)}</p>",
+            f"<p><b>{html.escape(heading(result))}</b>. {html.escape(result.direction)}</p>",
             *(f"<p><b>Warning:</b> {html.escape(sentence)}</p>" for sentence in result.warnings),
-            f"<table><thead><tr>{heading}</tr></thead><tbody>{body}</tbody></table>",
+            f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>",
             *(f"<p>{html.escape(note)}</p>" for note in notes),
         ]
     )
@@ -76,7 +76,8 @@ def _rows(result: Result) -> tuple[list[list[str]], int]:
     return rows, n_rows
 
 
-def _heading(result: Result) -> str:
+def heading(result: Result) -> str:
+    """What was measured, its unit and the sizes of its axes, in one line."""
     sizes = " x ".join(f"{len(result.coordinates[axis])} {axis}" for axis in result.axes)
     return f"{result.title} [{result.unit}]: {sizes or 'one number'}"
 

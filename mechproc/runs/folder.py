@@ -103,7 +103,7 @@ class RunFolder:
         return any(not (name.startswith(".") and name.endswith(".tmp")) for name in rest)
 
     def is_locked(self) -> bool:
-        """Whether another process writes the folder now; False where that cannot be actual out."""
+        """Whether another process writes the folder now; False where that cannot be found out."""
         if not self.lock_file.exists():
             return False
         try:

@@ -1,11 +1,8 @@
-"""The loop: it learns, records, stops when it should, and goes on from an interruption with the same bits."""
+"""The loop: it learns, records, and stops when it should."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,56 +10,18 @@ import torch
 
 from mechproc.errors import ConfigError, StoreError, TrainingError
 from mechproc.model.config import ModelConfig
-from mechproc.model.io import load_model
 from mechproc.model.state import State, init_state
 from mechproc.procedures.base import Procedure
-from mechproc.procedures.lengths import Curriculum, Fixed, Uniform
+from mechproc.procedures.lengths import Curriculum, Fixed
 from mechproc.procedures.sequences import Identity
-from mechproc.runs.folder import RunFolder
 from mechproc.training import loop
 from mechproc.training.config import TrainingConfig
 from mechproc.training.engines.base import ReferenceEngine
-from mechproc.training.loop import TrainingResult, train
+from mechproc.training.loop import train
 from mechproc.training.schedule import learning_rate
-from mechproc.training.sinks import FolderSink, MemorySink, ResumePoint
+from mechproc.training.sinks import MemorySink
 
-
-def bits_equal(one: State, other: State) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-class PowerCutError(Exception):
-    """The process ends between two steps."""
-
-
-def at(step: int, event: Callable[[], object]) -> Callable[[int, int, float, float], None]:
-    """A progress function that lets something happen after ``step`` steps."""
-
-    def progress(done: int, steps: int, loss: float, seconds: float) -> None:
-        if done == step:
-            event()
-
-    return progress
-
-
-def crash() -> None:
-    raise PowerCutError
-
-
-def ctrl_c() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-class SavesAt(MemorySink):
-    """Keeps only the resume points of some steps, as a clock would."""
-
-    def __init__(self, *steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def save_resume(self, point: ResumePoint) -> None:
-        if point.trainer.step in self.steps:
-            super().save_resume(point)
+from .conftest import at, bits_equal, crash, curriculum
 
 
 def test_learning_happens(procedure: Procedure) -> None:
@@ -148,16 +107,6 @@ def test_stops_at_the_accuracy_asked_for(cfg: ModelConfig, procedure: Procedure,
     accuracies = [row["token_accuracy"] for row in sink.rows]
     assert result.stopped == "accuracy" and result.steps == sink.rows[-1]["step"] < 2000
     assert accuracies[-1] >= 0.4 > max(accuracies[:-1])
-
-
-def curriculum() -> tuple[Procedure, ModelConfig, TrainingConfig]:
-    procedure = Identity(lengths=Curriculum(2, 6, threshold=0.35, cumulative=False), n_symbols=6)
-    cfg = ModelConfig(n_layers=1, n_heads=2, d_model=8, n_ctx=procedure.n_ctx, d_vocab=procedure.d_vocab)
-    settings = TrainingConfig(
-        steps=120, batch_size=40, learning_rate=2e-2, schedule="constant", warmup_steps=0, evaluate_every=5,
-        n_validation=60, n_test=30, dropout=0.05, patience=2,
-    )  # fmt: skip
-    return procedure, cfg, settings
 
 
 def test_a_training_stopped_before_its_schedule_ends_is_its_beginning(
@@ -278,111 +227,6 @@ def test_test_items_that_cannot_be_drawn_are_said_before_the_first_step(
         train(procedure, cfg, state, training, 0, progress=at(1, crash))
 
 
-# ---- interruptions ------------------------------------------------------------------------------------------------
-
-
-def complicated() -> tuple[Procedure, ModelConfig, TrainingConfig, State]:
-    """Dropout, a curriculum and early stopping at once."""
-    procedure, cfg, settings = curriculum()
-    return procedure, cfg, settings, init_state(cfg, 0)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted() -> tuple[TrainingResult, MemorySink]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    procedure, cfg, settings, state = complicated()
-    sink = MemorySink()
-    result = train(procedure, cfg, state, settings, 7, sink=sink)
-    torch.set_num_threads(threads)
-    assert result.stage > 0  # or the interruptions below would meet no change of stage
-    return result, sink
-
-
-def same_as(uninterrupted: tuple[TrainingResult, MemorySink], result: TrainingResult, sink: MemorySink) -> bool:
-    expected, records = uninterrupted
-    assert sink.rows == records.rows
-    assert sink.checkpoints.keys() == records.checkpoints.keys()
-    assert all(bits_equal(sink.checkpoints[step], records.checkpoints[step]) for step in records.checkpoints)
-    assert (result.steps, result.stage, result.stopped) == (expected.steps, expected.stage, expected.stopped)
-    assert result.test.loss == expected.test.loss and result.test.n_correct.tolist() == expected.test.n_correct.tolist()
-    return bits_equal(result.state, expected.state)
-
-
-@pytest.mark.parametrize(("saved", "killed"), [(0, 3), (1, 1), (4, 9), (5, 5), (5, 17), (24, 31), (25, 40), (39, 39)])
-def test_a_crash_costs_what_came_after_the_resume_point(
-    uninterrupted: tuple[TrainingResult, MemorySink], saved: int, killed: int
-) -> None:
-    procedure, cfg, settings, state = complicated()
-    sink = SavesAt(saved)
-    # a point is saved when the next iteration begins, so the crash comes one step later
-    with pytest.raises(PowerCutError):
-        train(procedure, cfg, state, settings, 7, sink=sink, resume_every_s=0.0, progress=at(killed + 1, crash))
-    assert sink.resume is not None and sink.resume.trainer.step == saved
-    n_steps: list[int] = []
-    result = train(procedure, cfg, state, settings, 7, sink=sink, progress=lambda done, *_: n_steps.append(done))
-    assert n_steps[0] == saved + 1
-    assert same_as(uninterrupted, result, sink)
-
-
-def test_a_crash_before_any_resume_point_starts_again(uninterrupted: tuple[TrainingResult, MemorySink]) -> None:
-    procedure, cfg, settings, state = complicated()
-    sink = MemorySink()
-    with pytest.raises(PowerCutError):
-        train(procedure, cfg, state, settings, 7, sink=sink, progress=at(21, crash))
-    assert sink.resume is None and len(sink.rows) == 5
-    assert same_as(uninterrupted, train(procedure, cfg, state, settings, 7, sink=sink), sink)
-
-
-def test_ctrl_c_loses_nothing(uninterrupted: tuple[TrainingResult, MemorySink], tmp_path: Path) -> None:
-    procedure, cfg, settings, state = complicated()
-    for step in (2, 10, 33):
-        with pytest.raises(KeyboardInterrupt):
-            train(procedure, cfg, state, settings, 7, sink=FolderSink(RunFolder(tmp_path)), progress=at(step, ctrl_c))
-        point = FolderSink(RunFolder(tmp_path)).load_resume()
-        assert point is not None and point.trainer.step == step
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    result = train(procedure, cfg, state, settings, 7, sink=FolderSink(RunFolder(tmp_path)))
-    sink = MemorySink()
-    sink.rows = FolderSink(RunFolder(tmp_path)).rows()
-    for step in uninterrupted[1].checkpoints:
-        held, weights, metadata = load_model(tmp_path / "checkpoints" / f"step_{step:06d}.safetensors")
-        assert held == cfg and metadata == {"step": step}
-        sink.checkpoints[step] = weights
-    assert same_as(uninterrupted, result, sink)
-
-
-def test_ctrl_c_in_the_last_validation_loses_nothing(
-    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
-) -> None:
-    class Interrupting(MemorySink):
-        def row(self, row: dict) -> None:
-            super().row(row)
-            if row["step"] == training.steps and self.resume is None:
-                ctrl_c()
-
-    sink, undisturbed = Interrupting(), MemorySink()
-    with pytest.raises(KeyboardInterrupt):
-        train(procedure, cfg, state, training, 0, sink=sink)
-    assert sink.resume is not None and sink.resume.trainer.step == training.steps
-    result = train(procedure, cfg, state, training, 0, sink=sink)
-    assert bits_equal(result.state, train(procedure, cfg, state, training, 0, sink=undisturbed).state)
-    assert sink.rows == undisturbed.rows
-
-
-def test_sigterm_saves_a_resume_point_and_ends_the_process(
-    uninterrupted: tuple[TrainingResult, MemorySink], tmp_path: Path
-) -> None:
-    procedure, cfg, settings, state = complicated()
-    sink, terminate = FolderSink(RunFolder(tmp_path)), at(5, lambda: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(SystemExit) as ended:
-        train(procedure, cfg, state, settings, 7, sink=sink, progress=terminate)
-    point = sink.load_resume()
-    assert ended.value.code == 143 and point is not None and point.trainer.step == 5
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert bits_equal(train(procedure, cfg, state, settings, 7, sink=sink).state, uninterrupted[0].state)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_of_half_precision_are_refused(
     procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig, dtype: torch.dtype
@@ -390,32 +234,3 @@ def test_weights_of_half_precision_are_refused(
     half = {name: tensor.to(dtype) for name, tensor in state.items()}
     with pytest.raises(ConfigError, match=f"dtype of the weights = {dtype}"):
         train(procedure, cfg, half, training, 0)
-
-
-def test_a_thread_leaves_ctrl_c_alone(
-    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig
-) -> None:
-    results: list[TrainingResult] = []
-    thread = threading.Thread(target=lambda: results.append(train(procedure, cfg, state, training, 0)))
-    thread.start()
-    thread.join()
-    assert len(results) == 1 and results[0].steps == training.steps
-
-
-@pytest.mark.parametrize("what", ["seed", "training", "state", "procedure", "frozen"])
-def test_another_training_does_not_go_on_from_here(
-    procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig, what: str
-) -> None:
-    sink = MemorySink()
-    given = {"procedure": procedure, "state": state, "training": training, "seed": 0, "frozen": None}
-    with pytest.raises(KeyboardInterrupt):
-        train(cfg=cfg, sink=sink, progress=at(3, ctrl_c), **given)
-    given[what] = {
-        "seed": 1,
-        "training": training.replace(weight_decay=0.5),
-        "state": state | {"ln_final.b": state["ln_final.b"] + 1e-6},
-        "procedure": Identity(lengths=Uniform(2, 3), n_symbols=6),
-        "frozen": {"ln_final.b": torch.ones(cfg.d_model, dtype=torch.bool)},
-    }[what]
-    with pytest.raises(StoreError, match="the resume point after step 3 is of another training"):
-        train(cfg=cfg, sink=sink, **given)

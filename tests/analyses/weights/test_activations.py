@@ -49,3 +49,7 @@ def test_errors():
         cka(model(), model(seed=1), get("identity").from_dict({"kind": "identity"}).items(3))
     with pytest.raises(ConfigError, match="differ"):
         cka(model(), model(cfg=CFG.replace(d_vocab=12)), ITEMS.items(3))
+    state = random_state()
+    state["blocks.1.mlp.W_in"][0, 0] = float("nan")
+    with pytest.raises(ConfigError, match=r"activations of L1.mlp of seed 1"):
+        cka(model(), model(state), ITEMS.items(3))

@@ -78,3 +78,9 @@ def test_errors():
         change([model()], [model(cfg=CFG.replace(n_ctx=8))])
     with pytest.raises(PartError, match="not a part"):
         change([model()], [model()], ["L0.head"])
+    state = random_state()
+    state["blocks.0.mlp.W_in"][0, 0] = float("nan")
+    sound, broken = [model(), model()], [model(), model(state)]
+    for models, starts in ((broken, sound), (sound, broken)):
+        with pytest.raises(ConfigError, match=r"W_in of seed 1 = .*finite weights"):
+            change(models, starts)
