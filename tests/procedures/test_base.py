@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import subprocess
@@ -12,58 +11,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from mechproc.config import digest
 from mechproc.errors import ConfigError
 from mechproc.procedures import (
     BLOCK_ITEMS,
-    SPLITS,
     UNDEFINED,
-    Addition,
     Curriculum,
     Eca,
     EcaVectors,
     Fixed,
-    Haystack,
-    Items,
-    Multiplication,
     Procedure,
-    ReversedAddition,
     Set,
-    Sorting,
-    Uniform,
-    builtin_procedures,
     get,
     rules,
     show,
 )
 from mechproc.procedures.from_file import check_examples
 
+from .conftest import (
+    ALL,
+    UNDECIDED,
+    every_known_rule,
+    every_procedure,
+    every_rule_with_an_answer,
+    names,
+    small,
+    some_items,
+)
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "procedures.json"
-ALL = builtin_procedures()
-PAIRS = [(kind, pair_kind) for kind, procedure in ALL.items() for pair_kind in procedure.pair_kinds]
-every_procedure = pytest.mark.parametrize("kind", list(ALL))
-UNDECIDED = ("k-dyck", "k-dyck-shuffle", "shuffled")
-"""Procedures that leave a choice: their ceiling is below one."""
-KNOWN = [kind for kind, procedure in ALL.items() if procedure.rule_known]
-every_known_rule = pytest.mark.parametrize("kind", KNOWN)
-every_rule_with_an_answer = pytest.mark.parametrize("kind", [kind for kind in KNOWN if kind != "shuffled"])
-"""Procedures that decide an answer, and that an item can break."""
-
-
-@functools.cache
-def small(kind: str) -> Procedure:
-    return ALL[kind].small_version()
-
-
-@functools.cache
-def some_items(kind: str) -> Items:
-    return small(kind).block(0, "test", 0)
-
-
-def names(procedure: Procedure, block: Items) -> list[list[str]]:
-    return [text.split() for text in procedure.decode(block)]
 
 
 def test_the_registry_has_the_shipped_procedures_in_a_fixed_order():
@@ -106,25 +83,6 @@ def test_drawing_a_block_leaves_the_global_generator_alone(kind):
 
 
 @every_procedure
-def test_no_item_is_in_two_splits(kind):
-    contents = [
-        {text for seed in (0, 1) for text in small(kind).decode(small(kind).block(seed, split, 0))} for split in SPLITS
-    ]
-    assert min(map(len, contents)) > 0
-    assert len(set.union(*contents)) == sum(map(len, contents))
-
-
-@every_known_rule  # the splits of the others are splits of documents
-def test_each_split_has_its_share_of_the_space(kind):
-    rng = np.random.default_rng(0)
-    tokens, _ = small(kind).draw(rng, small(kind).lengths.draw(rng, 40_000))
-    tokens = np.unique(tokens, axis=0)
-    shares = np.bincount(small(kind).split_of(tokens), minlength=3) / len(tokens)
-    spread = np.sqrt(np.array(list(SPLITS.values())) / len(tokens))
-    assert (np.abs(shares - list(SPLITS.values())) < 4 * spread).all()
-
-
-@every_procedure
 def test_items_run_on_over_the_ends_of_blocks(kind):
     procedure = small(kind)
     run = procedure.items(60, seed=2, split="train", start=BLOCK_ITEMS - 20)
@@ -164,66 +122,6 @@ def test_a_block_that_does_not_exist_is_refused(arguments, field):
 def test_items_that_do_not_exist_are_refused(arguments, field):
     with pytest.raises(ConfigError, match=field):
         Set().items(**arguments)
-
-
-def test_a_space_too_small_to_be_split_is_refused():
-    with pytest.raises(ConfigError, match="set with these settings has too few different items"):
-        Set(lengths=Fixed(1), n_symbols=2).block(0, "test", 0)
-
-
-def test_a_split_of_few_items_has_blocks_all_the_same():
-    """A validation split of two unordered pairs of digits, a fortieth of what is drawn."""
-    procedure = Multiplication(lengths=Fixed(1))
-    blocks = [procedure.block(0, "validation", index) for index in range(40)]
-    found = {text for block in blocks for text in procedure.decode(block)}
-    assert {text.split(" =")[0] for text in found} == {"1 * 3", "3 * 1", "5 * 8", "8 * 5"}
-
-
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize(
-    "procedure", [Addition(lengths=Uniform(1, 4)), Set(lengths=Uniform(1, 6), n_symbols=5), Haystack()]
-)
-def test_lengths_follow_their_distribution_in_each_split(procedure, split):
-    """Where a length has few items, few of them are of the split: the length must not become rare by that."""
-    n_tokens = np.concatenate([procedure.block(seed, split, 0).n_tokens for seed in range(4)])
-    if isinstance(procedure, Addition):
-        n_tokens = np.concatenate(
-            [(procedure.block(seed, split, 0).tokens == procedure._token_of["+"]).argmax(axis=1) for seed in range(4)]
-        )
-    elif isinstance(procedure, Set):
-        n_tokens = np.concatenate([(procedure.block(seed, split, 0).tokens == 1).argmax(axis=1) for seed in range(4)])
-    _, counts = np.unique(n_tokens, return_counts=True)
-    occurring = len(procedure._lengths_in(split, None))
-    assert len(counts) == occurring and stats.chisquare(counts).pvalue > 1e-3
-
-
-def test_a_length_without_items_in_a_split_gives_way_to_the_others():
-    procedure = Set(lengths=Uniform(1, 6), n_symbols=2)  # two items of length 1
-    missing = [split for split in SPLITS if 1 not in procedure._lengths_in(split, None)]
-    assert missing
-    for split in missing:
-        assert ((procedure.block(0, split, 0).tokens == 1).argmax(axis=1) > 1).all()
-
-
-@pytest.mark.parametrize(
-    "procedure", [Addition(lengths=Fixed(2)), Multiplication(lengths=Fixed(2)), ReversedAddition()]
-)
-def test_twins_fall_into_one_split(procedure):
-    items = procedure.items(300)
-    texts = [text.split(" = ")[0] for text in procedure.decode(items)]
-    operator = procedure.operator
-    swapped = [f"{b} {operator} {a}" for a, b in (text.split(f" {operator} ") for text in texts)]
-    assert (procedure.split_of(procedure.encode([f"{text} =" for text in swapped]).tokens) == 0).all()
-    alone = procedure.replace(protocol="paper")
-    assert len(set(alone.split_of(alone.encode([f"{text} =" for text in swapped]).tokens).tolist())) > 1
-
-
-def test_lists_of_the_same_numbers_fall_into_one_split():
-    task = Sorting(lengths=Uniform(2, 4))
-    texts = [text.split(" | ")[0].split() for text in task.decode(task.items(200))]
-    backwards = [[t for i in range(len(x) - 2, -1, -2) for t in x[i : i + 2]] for x in texts]
-    tokens = task.encode([" ".join([*x, "|"]) for x in backwards]).tokens
-    assert (task.split_of(tokens) == 0).all()
 
 
 @pytest.mark.parametrize(("procedure", "low", "high"), [(EcaVectors(), 0.85, 1.0), (Eca(), 0.6, 1.0)])
@@ -408,44 +306,6 @@ def test_attention_targets_look_back_at_tokens_of_the_item(kind):
         assert mask.shape == (len(block), len(pos), len(pos)) and mask.dtype == bool, name
         item, query, key = np.nonzero(mask)
         assert len(item) and (key <= query).all() and (query < block.n_tokens[item]).all(), name
-
-
-@pytest.mark.parametrize(("kind", "pair_kind"), PAIRS)
-def test_pairs_change_what_they_declare_and_hold_the_rest(kind, pair_kind):
-    procedure = small(kind)
-    declared = procedure.pair_kinds[pair_kind]
-    assert sorted([*declared.changes, *declared.holds]) == sorted(procedure.latent_names), "each latent in one of both"
-    clean, corrupt = procedure.minimal_pairs(pair_kind, 200, split="test")
-    assert len(clean) == len(corrupt) == 200
-    for name in declared.changes:
-        assert (clean.latents[name] != corrupt.latents[name]).any(axis=1).all(), name
-    for name in declared.holds:
-        assert np.array_equal(clean.latents[name], corrupt.latents[name]), name
-
-
-@pytest.mark.parametrize(("kind", "pair_kind"), PAIRS)
-def test_both_items_of_a_pair_are_items_of_the_rule_and_of_the_split(kind, pair_kind):
-    procedure = small(kind)
-    for split in ("test", "train"):
-        for block in procedure.minimal_pairs(pair_kind, 64, seed=1, split=split):
-            procedure.encode(procedure.decode(block))
-            starts = procedure.answer_start(block).tolist()
-            for item, start in zip(names(procedure, block), starts, strict=True):
-                assert procedure.oracle(item[:start]) == item[start:]
-            assert (procedure.split_of(block.tokens) == list(SPLITS).index(split)).all()
-
-
-@pytest.mark.parametrize(("kind", "pair_kind"), PAIRS)
-def test_pairs_are_a_pure_function_of_the_seed(kind, pair_kind):
-    first, again, other = (small(kind).minimal_pairs(pair_kind, 32, seed=seed)[1].tokens for seed in (0, 0, 1))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
-
-
-def test_pairs_that_do_not_exist_are_refused():
-    with pytest.raises(ConfigError, match=r"pair kind 'symbl' of set.*did you mean 'symbol'"):
-        Set().minimal_pairs("symbl", 4)
-    with pytest.raises(ConfigError, match="4 pairs of kind 'duplicate' cannot be drawn from set"):
-        Set(lengths=Uniform(8, 12), n_symbols=2).minimal_pairs("duplicate", 4)
 
 
 # ---- settings -------------------------------------------------------------------------------------------------------
