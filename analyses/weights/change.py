@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analyses.matrices import finite_state
 from analyses.models import Models, by_seed, sized_threads
-from analyses.weights.matrices import finite_state
 from analyses.weights.spectra import ranks
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
