@@ -21,6 +21,7 @@ exactly 0; the sweep's forward pass is held to the hooked model, and an untouche
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ from analyses.interventions.patch import Positions, check_no_op, patches_from, r
 from analyses.interventions.stand_ins import LEAST, Ablated, StandIns, chosen_items, rows_in_use
 from analyses.interventions.standing import standing
 from analyses.interventions.sweep import sweep
-from analyses.interventions.trace import Trace, Weights, at, check_trace, require_finite, trace
+from analyses.interventions.trace import Trace, Weights, at, check_trace, in_enough_precision, require_finite, trace
 from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
@@ -140,7 +141,12 @@ def effects(
 
     columns, intact, accuracy = [], {}, {}
     for label, model in tqdm(of_seed.items(), desc=f"{kind} ablation", unit="model", leave=False, disable=None):
-        scores, right = _measure(model, chosen, sites_of, kind, measured, label, seed)
+        scores, right = in_enough_precision(
+            functools.partial(
+                _measure, chosen=chosen, sites_of=sites_of, kind=kind, metric=measured, seed=label, partner_seed=seed
+            ),
+            model,
+        )
         intact[str(label)], accuracy[str(label)] = float(scores[0].mean()), right
         columns.append([float((scores[0] - ablated).mean()) for ablated in scores[1:]])
     procedure = items if isinstance(items, Procedure) else None

@@ -14,7 +14,7 @@ from analyses.interventions.items import Tokens, asked, chosen_pairs, cut, order
 from analyses.interventions.metrics import Metric, ScoredTokens, metric_of, scored_tokens
 from analyses.interventions.patch import Positions
 from analyses.interventions.stand_ins import Ablated
-from analyses.interventions.trace import Weights, require_finite, trace
+from analyses.interventions.trace import Weights, in_float64, require_finite, trace
 from analyses.models import batches
 from mechproc.model.hooked import HookedTransformer
 from mechproc.result import Label
@@ -47,7 +47,7 @@ def measure(
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The effect of each set of edges on each pair, float64 [set, pair]; and the scores of the two runs."""
     model.require_no_hooks()
-    model = HookedTransformer(model.cfg, model.state(), device=model.cfg.device, dtype=torch.float64)
+    model = in_float64(model)
     weights, cells = Weights.of(model), model.cfg.input == "vectors"
     effects, own = [], {"clean": [], "corrupt": [], "accuracy": []}
     for batch in batches(len(chosen.items)):

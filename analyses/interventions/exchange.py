@@ -13,7 +13,15 @@ from analyses.interventions.items import cut, order_of_length
 from analyses.interventions.metrics import Metric, metric_of, scored_tokens, scores_of_rows
 from analyses.interventions.patch import check_full_patch, check_no_op, patches_from
 from analyses.interventions.sweep import TOLERANCE, sweep
-from analyses.interventions.trace import Trace, Weights, check_trace, require_finite, trace
+from analyses.interventions.trace import (
+    InexactError,
+    Trace,
+    Weights,
+    check_trace,
+    in_enough_precision,
+    require_finite,
+    trace,
+)
 from analyses.models import batches
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site
@@ -87,10 +95,17 @@ def exchanged(
 ) -> Exchanged:
     """Patch every cell into ``model``, with the activations of ``donor`` (of the model itself when ``None``).
 
-    The no-op and the full patch are checked first, and in each sweep an untouched row. Errors: ``ConfigError`` for
+    The no-op and the full patch are checked first, and in each sweep an untouched row; where float32 is not enough for
+    that, all is computed in float64. Errors: ``ConfigError`` for
     logits that are not finite, ``RuntimeError`` when a check fails.
     """
     _check(model, exchange, seed)
+    return in_enough_precision(lambda model: _exchanged(model, exchange, seed, donor), model)
+
+
+def _exchanged(
+    model: HookedTransformer, exchange: Exchange, seed: object, donor: HookedTransformer | None
+) -> Exchanged:
     weights = Weights.of(model)
     theirs = weights if donor is None else Weights.of(donor)
     if donor is not None:
@@ -152,7 +167,7 @@ def _check_everything(base: Trace, source: Trace) -> None:
     ours, theirs = found[base.real], source.logits[base.real]
     worst = float((ours - theirs).abs().max())
     if not worst <= TOLERANCE * max(1.0, float(theirs.abs().max())):
-        raise RuntimeError(f"patching all embeddings misses the other run's logits by {worst}; do not trust a patch")
+        raise InexactError(f"patching all embeddings misses the other run's logits by {worst}; do not trust a patch")
 
 
 def _interventions(cells: Sequence[Cell], chosen: np.ndarray, base: Trace, source: Trace) -> tuple[list[int], list]:

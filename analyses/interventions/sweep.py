@@ -17,15 +17,16 @@ from torch import Tensor
 
 from analyses.interventions.effects import LINEAR, Change, first_change, is_unseen, stage_of
 from analyses.interventions.patch import Patch, patches_from
-from analyses.interventions.trace import Trace, at
+from analyses.interventions.trace import InexactError, Trace, at
 from mechproc.errors import require
 from mechproc.model.parts import Site
 
 ROWS = 1024
 """Rows (interventions x items) that pass through a stage together; more leave the cache."""
-TOLERANCE = 1e-5
-"""How far an untouched row of a batch may be from the intact run, relative to the largest logit (or 1). It allows for
-the rounding of float32, which LayerNorms that divide by little amplify; in float64 rows agree to 1e-10."""
+TOLERANCE = 1e-6
+"""How far an untouched row of a batch may be from the intact run, relative to the largest logit (or 1). In float64 rows
+agree to 1e-10. LayerNorms that divide by little amplify the rounding of float32 beyond it: ``in_enough_precision`` then
+turns to float64."""
 
 Intervention = Sequence[Patch]
 """Patches that are made together; those on one activation in order, later ones over earlier ones."""
@@ -36,7 +37,7 @@ def sweep(trace: Trace, interventions: Sequence[Intervention]) -> Iterator[tuple
     """The logits of every intervention, in groups: indices, and logits [index, item, s, d_vocab] at scored positions.
 
     Errors: ``ConfigError`` for an empty intervention, a hook that cannot be patched here, or values of another shape;
-    ``RuntimeError`` when an untouched row differs from the intact run.
+    ``InexactError``, a ``RuntimeError``, when an untouched row differs from the intact run.
     """
     plans: dict[tuple, list[int]] = {}
     unseen = []
@@ -95,7 +96,7 @@ def _check_untouched(logits: Tensor, trace: Trace) -> None:
     ours, intact = logits[trace.real], trace.logits[trace.real]
     worst = float((ours - intact).abs().max()) if ours.numel() else 0.0
     if torch.isfinite(intact).all() and not worst <= TOLERANCE * max(1.0, float(intact.abs().max())):
-        raise RuntimeError(f"an untouched row of the sweep differs from the intact run by {worst}; do not trust it")
+        raise InexactError(f"an untouched row of the sweep differs from the intact run by {worst}; do not trust it")
 
 
 class _Rows:

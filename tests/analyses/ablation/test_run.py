@@ -17,6 +17,8 @@ from mechproc.model.forward import forward
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Ablation
 from mechproc.model.state import init_state
+from mechproc.pretrained import load_pretrained
+from mechproc.procedures import get
 from mechproc.procedures.base import Items
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Uniform
@@ -258,3 +260,10 @@ class TestAlignment:
         for last, width in ((0, 2), (1, 3), (4, 6)):  # the target of a position is the token after it
             scored = np.arange(6) == np.array([[0], [last]])
             assert cut(Items(block.tokens, block.n_tokens, scored, {})).tokens.shape == (2, width)
+
+
+def test_a_trained_model_that_amplifies_rounding_is_measured_in_float64():
+    ours, task = load_pretrained("k-dyck", 2), get("k-dyck")()
+    exact = HookedTransformer(ours.cfg, ours.state(), dtype=torch.float64)
+    found, expected = (ablation.run([m], task, ["L0.H0"], metric="loss", n_items=32).values for m in (ours, exact))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
