@@ -6,12 +6,12 @@ Each stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; ``tests/t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from analyses.planted import page
-from mechproc.files import write_between
+from mechproc.pages import table, write_between
 from mechproc.pretrained import card
 from mechproc.result import Result
 from mechproc.studies.masters import RULES
@@ -37,8 +37,8 @@ def demo() -> str:
         )
         for v in results["verdicts"]
     ]
-    first = _table(("start", "mean, %", "crossed 90 %"), arms)
-    second = _table(("comparison", "points", "95 % interval", "p after Holm", "verdict"), verdicts)
+    first = table(("start", "mean, %", "crossed 90 %"), arms)
+    second = table(("comparison", "points", "95 % interval", "p after Holm", "verdict"), verdicts)
     return f"{first}\n\n{second}"
 
 
@@ -65,7 +65,7 @@ def pretrained() -> str:
         numbers = (*numbers, 100 * known["ceiling"], 100 * max(known["baselines"].values()))
         mastered = f"{len(known['mastered'])} of {len(scores)}"
         rows.append((rule, *(f"{number:.1f}" for number in numbers), mastered))
-    return _table(("rule", "lowest", "mean", "highest", "best attainable", "without the rule", "mastered"), rows)
+    return table(("rule", "lowest", "mean", "highest", "best attainable", "without the rule", "mastered"), rows)
 
 
 def speed() -> str:
@@ -76,7 +76,7 @@ def speed() -> str:
         for task, seconds in record[section]["measured"].items():
             ratios = (f"{seconds[name] / seconds['cpu']:.1f}" for name in others)
             rows.append((f"{task}, {suffix}", f"{1e3 * seconds['cpu']:.1f}", *ratios))
-    return _table(
+    return table(
         ("", "CPU kernel, ms", "torch engine", "GPT-2 of transformers, sdpa", "TransformerLens 4.3 native"), rows
     )
 
@@ -98,10 +98,6 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
 
 def _json(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":

@@ -151,28 +151,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def between(path: str | Path, name: str) -> str:
-    """What stands in a page between ``<!-- name:begin -->`` and ``<!-- name:end -->``. Errors: ``StoreError``."""
-    return _parts(Path(path), name)[1]
-
-
-def write_between(path: str | Path, name: str, text: str) -> None:
-    """Replace what ``between`` reads, atomically; the rest of the page stays. Errors: ``StoreError``."""
-    before, _, after = _parts(Path(path), name)
-    atomic_write(path, f"{before}{text}{after}".encode())
-
-
-def _parts(path: Path, name: str) -> tuple[str, str, str]:
-    """A page before, between and after its marks; the marks and the line breaks beside them belong to the outside."""
-    begin, end = f"<!-- {name}:begin -->\n", f"\n<!-- {name}:end -->"
-    try:
-        page = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
-    before, mark, rest = page.partition(begin)
-    text, last, after = rest.partition(end)
-    if not mark or not last or begin in rest or end in after:
-        raise StoreError(f"{path} must have {begin.strip()} and {end.strip()} once, each on a line of its own")
-    return before + begin, text, end + after

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mechproc.files import between
+from mechproc.pages import between
 
 ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")

@@ -17,7 +17,8 @@ import numpy as np
 from analyses.circuit.find import circuits
 from analyses.circuit.functions import OTHER, by_function, head_functions, similarity
 from analyses.circuit.of_rules import CONTRASTS
-from mechproc.files import read_json, write_between
+from mechproc.files import read_json
+from mechproc.pages import table, write_between
 from mechproc.pretrained import card
 from mechproc.result import Label, Result
 
@@ -73,10 +74,6 @@ def write(page: Path = PAGE, folder: Path = MEASURED) -> None:
         write_between(page, name, text)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
-
-
 def _each(measured: dict[str, dict[str, Result]]) -> dict[tuple[str, str], tuple[Result, Result]]:
     """The circuits and the attention of each rule and contrast."""
     return {
@@ -101,7 +98,7 @@ def _standing(measured: dict[str, dict[str, Result]]) -> str:
         best = max(known["baselines"].values())
         mastered = f"{len(known['mastered'])} of {len(accuracy)}"
         rows.append([rule, _range(accuracy, ".3f"), f"{best:.3f}", f"{known['ceiling']:.3f}", mastered])
-    return _table(["rule", "accuracy", "best predictor without the rule", "best attainable", "mastered"], rows)
+    return table(["rule", "accuracy", "best predictor without the rule", "best attainable", "mastered"], rows)
 
 
 def _quality(measured: dict[str, dict[str, Result]]) -> str:
@@ -111,7 +108,7 @@ def _quality(measured: dict[str, dict[str, Result]]) -> str:
         cells = [_range(list(scores[measure].values())) for measure in QUALITY]
         edges = _range(list(scores["edges"].values()), ".0f")
         rows.append([f"{rule}: {name}", _range(list(_change(found).values()), ".0f"), edges, *cells])
-    return _table(["contrast", "logits changed", "edges", *QUALITY.values()], rows)
+    return table(["contrast", "logits changed", "edges", *QUALITY.values()], rows)
 
 
 def _functions(measured: dict[str, dict[str, Result]]) -> str:
@@ -125,7 +122,7 @@ def _functions(measured: dict[str, dict[str, Result]]) -> str:
             every = np.mean([list(names[seed].values()).count(function) for seed in graphs])
             seeds = f"{having[function]} of {len(graphs)}"
             rows.append([f"{rule}: {name}", function, seeds, f"{mean:.1f}", f"{every:.1f}"])
-    return _table(["contrast", "heads by where they look", "seeds", "in the circuit", "in the model"], rows)
+    return table(["contrast", "heads by where they look", "seeds", "in the circuit", "in the model"], rows)
 
 
 def _edges(found: dict[str, Result]) -> str:
@@ -137,7 +134,7 @@ def _edges(found: dict[str, Result]) -> str:
         for edge, shares in list(zip(edges.coordinates["edge"], edges.values, strict=True))[:MOST_EDGES]:
             there = shares[shares != 0]
             rows.append([name, str(edge), f"{len(there)} of {len(shares)}", _range(there.tolist())])
-    return _table(["contrast", "edge", "seeds", "share of the change, where it is there"], rows)
+    return table(["contrast", "edge", "seeds", "share of the change, where it is there"], rows)
 
 
 def _heads(measured: dict[str, dict[str, Result]]) -> str:
@@ -157,7 +154,7 @@ def _heads(measured: dict[str, dict[str, Result]]) -> str:
 
         columns.append(cell)
     head = ["seed", *(f"{rule}: {name}" for rule, name in each)]
-    return _table(head, [[str(seed), *(column(seed) for column in columns)] for seed in seeds])
+    return table(head, [[str(seed), *(column(seed) for column in columns)] for seed in seeds])
 
 
 def _best(maps: dict[str, float], kind: str) -> str:
@@ -177,12 +174,12 @@ def _skip(found: Result, maps: dict[str, dict[str, float]]) -> str:
                      *(f"{number:.1f}" for number in numbers), f"{scores['evaluation']['faithfulness'][label]:.2f}",
                      _best(maps[label], "QK")])  # fmt: skip
     head = ["seed", "accuracy", "right where it must skip", "logit difference, clean", "corrupt", "alone"]
-    return _table([*head, "QK map with most tokens that look for themselves"], rows)
+    return table([*head, "QK map with most tokens that look for themselves"], rows)
 
 
 def _copying(found: Result, maps: dict[str, dict[str, float]]) -> str:
     rows = [[str(seed), _best(maps[str(seed)], "OV")] for seed in found.coordinates["seed"]]
-    return _table(["seed", "OV map of the circuit with most tokens that raise their own logit most"], rows)
+    return table(["seed", "OV map of the circuit with most tokens that raise their own logit most"], rows)
 
 
 def _described(looks: Result) -> dict[Label, dict[str, str]]:
@@ -213,7 +210,7 @@ def _similarity(measured: dict[str, dict[str, Result]]) -> str:
                 values.append(similarity(first.select(seed=ours), second.select(seed=theirs)))
             cells.append(f"{np.mean(values):.2f}")
         rows.append([name, *cells])
-    return _table(["contrast", *profiles], rows)
+    return table(["contrast", *profiles], rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from mechproc.files import write_between
+from mechproc.pages import table, write_between
 from mechproc.result import Result
 
 NAME = "calibration"
@@ -24,18 +24,20 @@ def markdown(result: Result) -> str:
         "parts alarmed",
         "threshold, nats",
     )
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    rows = []
     for label in result.coordinates["cell"]:
         cell = result.metadata["cells"][label]
         row = result.select(cell=label)
         rates = [_rate(row, rate) for rate in ("hit", "alarm", "part hit", "part alarm")]
         limit = f"{float(row.select(quantity='threshold').values):.3f}"
-        lines.append(f"| {' | '.join([cell['method'], cell['family'], cell['contrast'], *rates, limit])} |")
+        rows.append([cell["method"], cell["family"], cell["contrast"], *rates, limit])
     rule, n = result.metadata["rule"], result.metadata["n_plantings"]
-    lines += ["", f"Plantings in each cell: {n}, after {rule['n_calibration']} others for the threshold, which is the "
-              f"larger of {rule['floor']} nats and the {100 * rule['quantile']:g} % quantile of inert parts. "
-              f"Does not show: {result.what_it_does_not_show}."]  # fmt: skip
-    return "\n".join(lines)
+    below = (
+        f"Plantings in each cell: {n}, after {rule['n_calibration']} others for the threshold, which is the "
+        f"larger of {rule['floor']} nats and the {100 * rule['quantile']:g} % quantile of inert parts. "
+        f"Does not show: {result.what_it_does_not_show}."
+    )
+    return f"{table(heads, rows)}\n\n{below}"
 
 
 def write(path: str | Path, result: Result) -> None:

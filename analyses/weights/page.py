@@ -8,11 +8,11 @@ Each table stands between marks in the page; the sentences around them are writt
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mechproc.files import read_json, write_between
+from mechproc.files import read_json
+from mechproc.pages import table, write_between
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "results" / "analyses" / "weights" / "of_rules.json"
@@ -44,17 +44,13 @@ def write(page: Path = PAGE, measured: Path = MEASURED, rates: Path = RATES) -> 
         write_between(page, name, text)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
-
-
 def _number(value: float | None, spec: str = ".3g") -> str:
     return "" if value is None else format(value, spec)
 
 
 def _standing(rows: dict[str, Any]) -> str:
     head = ["rule", "lowest accuracy", "median", "best predictor without the rule", "mastered", "updates"]
-    return _table(
+    return table(
         head,
         [
             [rule, f"{row['lowest']:.3f}", f"{row['median']:.3f}", f"{row['baseline']:.3f} ({row['baseline name']})",
@@ -73,7 +69,7 @@ def _comparison(compared: dict[str, Any]) -> str:
         ]
         for part, row in compared["rows"].items()
     ]
-    return _table(["part", *SHOWN, "word"], rows)
+    return table(["part", *SHOWN, "word"], rows)
 
 
 def _measures(comparisons: dict[str, Any]) -> str:
@@ -86,12 +82,12 @@ def _measures(comparisons: dict[str, Any]) -> str:
             ratio = None if row["excess"] is None else row["between rules"] / row["within a rule"]
             cells.append("not defined" if ratio is None else f"{ratio:.2f} ({row['own rule nearest']:.0%})")
         rows.append([name, *cells])
-    return _table(["measure", *parts], rows)
+    return table(["measure", *parts], rows)
 
 
 def _by_part(rows: dict[str, dict[str, float]], name: str) -> str:
     parts = list(next(iter(rows.values())))
-    return _table([name, *parts], [[label, *(f"{row[p]:.0%}" for p in parts)] for label, row in rows.items()])
+    return table([name, *parts], [[label, *(f"{row[p]:.0%}" for p in parts)] for label, row in rows.items()])
 
 
 def _spectra(spectra: dict[str, Any]) -> str:
@@ -100,7 +96,7 @@ def _spectra(spectra: dict[str, Any]) -> str:
     for matrix, quantities in spectra[rules[0]].items():
         for quantity in quantities:
             rows.append([matrix, quantity, *(_number(spectra[rule][matrix][quantity]) for rule in rules)])
-    return _table(["matrix", "median of", *rules], rows)
+    return table(["matrix", "median of", *rules], rows)
 
 
 def _change(change: dict[str, Any]) -> str:
@@ -109,7 +105,7 @@ def _change(change: dict[str, Any]) -> str:
     for part, quantities in change[rules[0]].items():
         for quantity in quantities:
             rows.append([part, quantity, *(_number(change[rule][part][quantity]) for rule in rules)])
-    return _table(["part", "median of", *rules], rows)
+    return table(["part", "median of", *rules], rows)
 
 
 def _barriers(groups: dict[str, Any]) -> str:
@@ -119,7 +115,7 @@ def _barriers(groups: dict[str, Any]) -> str:
             f"{row[kind][0]:.2f} ({row[kind][1]:.2f} to {row[kind][2]:.2f})" for kind in ("as they are", "matched")
         ]
         rows.append([group, str(row["n_pairs"]), *cells])
-    return _table(["pairs", "n", "as they are", "matched"], rows)
+    return table(["pairs", "n", "as they are", "matched"], rows)
 
 
 def _rates(rates: list[dict[str, Any]]) -> str:
@@ -127,7 +123,7 @@ def _rates(rates: list[dict[str, Any]]) -> str:
     for row in rates:
         interval = f"{row['low']:.0%} to {row['high']:.0%}"
         rows.append([row["question"], row["setting"], row["quantity"], f"{row['rate']:.0%}", interval, str(row["n"])])
-    return _table(["question", "setting", "quantity", "rate", "95 % interval", "n"], rows)
+    return table(["question", "setting", "quantity", "rate", "95 % interval", "n"], rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mechproc.files import write_between
+from mechproc import pages
 from mechproc.studies.compare_paper import Compared
 
 NAME = "compare-paper"
@@ -23,12 +23,8 @@ def summary(compared: Sequence[Compared]) -> str:
 
 def markdown(compared: Sequence[Compared]) -> str:
     """The table, one row for each cell, and what differs between theirs and ours."""
-    lines = [
-        f"{summary(compared)}.",
-        "",
-        "| start | task | theirs | ours [95 % interval] | minus random start | every seed of ours | |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    head = ("start", "task", "theirs", "ours [95 % interval]", "minus random start", "every seed of ours", "")
+    rows: list[list[str]] = []
     notes: list[str] = []
     for each in compared:
         cell, seeds, mark = each.cell, "", ""
@@ -40,9 +36,10 @@ def markdown(compared: Sequence[Compared]) -> str:
             named = f"{first} to {last}" if last > first else f"{first}"
             seeds = f"{named}: " + ", ".join(f"{100 * a:.1f}" for a in each.accuracies)
         gain = "" if each.gain is None or cell.initialisation == "random" else _signed(each)
-        row = [f"{cell.initialisation}{mark}", cell.task, f"{100 * cell.accuracy:.1f}", ours(each), gain, seeds]
-        lines.append("| " + " | ".join([*row, f"**{each.word}**"]) + " |")
-    lines += ["", *(f"{number}. {note[0].upper()}{note[1:]}." for number, note in enumerate(notes, 1))]
+        theirs, word = f"{100 * cell.accuracy:.1f}", f"**{each.word}**"
+        rows.append([f"{cell.initialisation}{mark}", cell.task, theirs, ours(each), gain, seeds, word])
+    lines = [f"{summary(compared)}.", "", pages.table(head, rows), ""]
+    lines += [*(f"{number}. {note[0].upper()}{note[1:]}." for number, note in enumerate(notes, 1))]
     return "\n".join(lines)
 
 
@@ -83,7 +80,7 @@ def table(compared: Sequence[Compared]) -> pd.DataFrame:
 
 def write(path: Path, compared: Sequence[Compared]) -> None:
     """Put the table between the marks of a page. Errors: ``StoreError`` where the page or its marks are missing."""
-    write_between(path, NAME, markdown(compared))
+    pages.write_between(path, NAME, markdown(compared))
 
 
 def _signed(each: Compared) -> str:

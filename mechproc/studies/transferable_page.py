@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mechproc.files import write_between
+from mechproc.pages import table, write_between
 from mechproc.result import Result
 from mechproc.runs.store import Store
 from mechproc.statistics.prediction import Prediction
@@ -52,15 +52,16 @@ def _status(found: Any, store: Store, seeds: Sequence[int]) -> list[str]:
     lines = [
         f"Run so far: {n_run:,} of {n_planned:,} probes, of donors with the seeds {', '.join(map(str, seeds))}.",
         "",
-        "| rule | task | donors planned | donors with all probes | rows that crossed | missing |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
+    rows = []
     for (rule, task), of_rule in found.groupby(["rule", "task"], sort=False):
         whole = of_rule.groupby(["cell", "seed"])["earliest"].apply(lambda steps: bool(steps.notna().all()))
         known = of_rule[of_rule["earliest"].notna()]
         missing = "nothing" if whole.all() else f"{int((~whole).sum())} donors"
         crossed = f"{int(known['crossed'].astype(bool).sum())} of {len(known)}"
-        lines.append(f"| {rule} | {task} | {len(whole)} | {int(whole.sum())} | {crossed} | {missing} |")
+        rows.append([rule, task, len(whole), int(whole.sum()), crossed, missing])
+    head = ("rule", "task", "donors planned", "donors with all probes", "rows that crossed", "missing")
+    lines.append(table(head, rows))
     random = reading.random_starts(store, seeds)
     lines += ["", "Probes of no donor (random starts):"]
     for row in random.to_dict("records"):
@@ -70,61 +71,54 @@ def _status(found: Any, store: Store, seeds: Sequence[int]) -> list[str]:
 
 
 def _predictors(found: Any, statistics: Result | None) -> list[str]:
-    table, about = reading.predictors(found, statistics)
-    scored = reading.scored(table, about)
-    lines = [
-        "| predictor | skill, leaving one rule out | p | donors | skill on each rule that was left out |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    predictors, about = reading.predictors(found, statistics)
+    scored = reading.scored(predictors, about)
+    head = ("predictor", "skill, leaving one rule out", "p", "donors", "skill on each rule that was left out")
+    rows = []
     ranked = sorted(scored.items(), key=lambda item: -item[1].skill if isinstance(item[1], Prediction) else np.inf)
     for name, each in ranked:
         if isinstance(each, str):
-            lines.append(f"| {name} | not known: {each} | | | |")
+            rows.append([name, f"not known: {each}", "", "", ""])
             continue
         p = "too few donors" if each.p is None else f"{each.p:.3f}"
         rules = ", ".join(f"{rule} {skill:+.2f}" for rule, skill in each.by_group.items())
-        lines.append(f"| {name} | {each.skill:+.2f} | {p} | {each.n_units} | {rules} |")
-    lines += ["", *(f"- *{name}*: {text}." for name, text in about.items())]
+        rows.append([name, f"{each.skill:+.2f}", p, each.n_units, rules])
+    lines = [table(head, rows), "", *(f"- *{name}*: {text}." for name, text in about.items())]
     if statistics is None:
         lines += ["- Attention scores and statistics of the weights are missing: no donor's weights were measured."]
     return lines
 
 
 def _levels(found: Any) -> list[str]:
-    lines = [
-        f"| task | factor | level | donors | rows | crossed | mean crossing, at most {PROBE.last_step:,} |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    head = ("task", "factor", "level", "donors", "rows", "crossed", f"mean crossing, at most {PROBE.last_step:,}")
+    rows = []
     for row in reading.by_level(found).to_dict("records"):
         level = f"{row['level']:g}" if isinstance(row["level"], float) else row["level"]
-        lines.append(
-            f"| {row['task']} | {row['factor']} | {level} | {row['donors']} | {row['rows']} | "
-            f"{100 * row['crossed']:.0f} % | {row['steps']:,.0f} |"
-        )
-    return lines
+        crossed, steps = f"{100 * row['crossed']:.0f} %", f"{row['steps']:,.0f}"
+        rows.append([row["task"], row["factor"], level, row["donors"], row["rows"], crossed, steps])
+    return [table(head, rows)]
 
 
 def _log(found: Any) -> list[str]:
-    steps = " | ".join(f"{n:,}" for n in DONOR_STEPS)
     lines = [
         f"Updates of the task until validation accuracy was at least {CROSSED:g}, for full / attention only, after so "
         f"many updates of the donor; `>` did not cross within {PROBE.last_step:,}, `.` is not run, `-` cannot be run. "
         "In brackets the donor's accuracy on its rule.",
         "",
-        f"| donor | seed | {steps} |",
-        "| --- | --- | " + "--- | " * len(DONOR_STEPS),
     ]
+    rows = []
     waiting: dict[int, list[str]] = {}
-    for (cell, seed), rows in found.groupby(["cell", "seed"], sort=False):
-        if rows["full"].isna().all() and rows["attention"].isna().all():
+    for (cell, seed), of_donor in found.groupby(["cell", "seed"], sort=False):
+        if of_donor["full"].isna().all() and of_donor["attention"].isna().all():
             waiting.setdefault(seed, []).append(cell)
             continue
         cells = []
-        for row in rows.to_dict("records"):
+        for row in of_donor.to_dict("records"):
             full = _step(row["full"]) if row["has_full"] else "-"
             known = "" if np.isnan(row["accuracy"]) else f" ({row['accuracy']:.2f})"
             cells.append(f"{full} / {_step(row['attention'])}{known}")
-        lines.append(f"| {cell} | {seed} | " + " | ".join(cells) + " |")
+        rows.append([cell, seed, *cells])
+    lines.append(table(("donor", "seed", *(f"{n:,}" for n in DONOR_STEPS)), rows))
     for seed, names in waiting.items():
         lines += ["", f"Not run with seed {seed}, {len(names)} donors: {'; '.join(names)}."]
     return lines

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mechproc.errors import StoreError
-from mechproc.files import between, write_between
+from mechproc.pages import between, write_between
 from mechproc.runs.store import Store
 from mechproc.studies import paper_page
 from mechproc.studies.compare_paper import Compared, compare

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mechproc.errors import ConfigError
-from mechproc.files import between
+from mechproc.pages import between
 from mechproc.result import Result
 from mechproc.runs.config import RunAtStep
 from mechproc.runs.store import Store

@@ -8,7 +8,7 @@ from analyses.circuit import of_rules
 from analyses.circuit.of_rules import CONTRASTS, N_PAIRS, skipped
 from analyses.circuit.page import PAGE, load, load_maps, sections, write
 from mechproc.errors import ConfigError
-from mechproc.files import between
+from mechproc.pages import between
 from mechproc.procedures import get
 
 

@@ -5,7 +5,7 @@ import pytest
 from analyses.planted import calibrate, journal, methods, page
 from analyses.planted.journal import FileJournal
 from mechproc.errors import StoreError
-from mechproc.files import between
+from mechproc.pages import between
 
 SMALL = {"n_calibration": 1, "settings": {"n_items": 32}}
 

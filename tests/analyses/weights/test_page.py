@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from analyses.weights.page import MEASURED, PAGE, RATES, sections, write
-from mechproc.files import between, read_json
+from mechproc.files import read_json
+from mechproc.pages import between
 
 
 def test_every_table_is_the_measured_one():
