@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from analyses.interventions.activations import Activations, gradients, record
 from analyses.interventions.exchange import DIRECTIONS, Cell, Exchange, exchanged
 from analyses.interventions.items import Pairs, Tokens, asked, check_items, chosen_pairs, cut, inputs, order_of_length
-from analyses.interventions.metrics import METRICS, Function, Metric, metric_of, scored_tokens
+from analyses.interventions.metrics import METRICS, Function, Metric, key_of, metric_of, scored_tokens
 from analyses.interventions.patch import Patch
 from analyses.interventions.rows import sites_of_rows
 from analyses.interventions.standing import standing
@@ -127,7 +127,7 @@ def run(
         ends = {end: float(getattr(exact, end).sum() / exact.n_tokens.sum()) for end in ("base", "source")}
         for key, value in {**ends, "completeness": completeness, "accuracy": exact.accuracy}.items():
             known.setdefault(key, {})[str(label)] = value
-    name = metric if isinstance(metric, str) else next((k for k, m in METRICS.items() if m is measured), measured.name)
+    name = key_of(measured)
     axes: dict[str, list[Label]] = {"method": list(METHODS), "part": list(rows)}
     axes |= {"position": places} if positions == "each" else {}
     axes["seed"] = list(of_seed)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from analyses.interventions.edges import contributions
 from analyses.interventions.items import N_PAIRS, Pairs, Tokens, asked, check_items, chosen_pairs, cut, order_of_length
-from analyses.interventions.metrics import METRICS, Function, Metric, ScoredTokens, metric_of, scored_tokens
+from analyses.interventions.metrics import METRICS, Function, Metric, ScoredTokens, key_of, metric_of, scored_tokens
 from analyses.interventions.standing import standing
 from analyses.interventions.trace import Trace, Weights, at, check_trace, require_finite, trace
 from analyses.models import Models, batches, by_seed, sized_threads
@@ -159,7 +159,7 @@ def lens(
     values = values / counts[:, None] if positions == "each" else values.sum(axis=1) / counts.sum()
     if positions != "each":
         del axes["position"]
-    name = metric if isinstance(metric, str) else measured.name
+    name = key_of(measured)
     procedure = items if isinstance(items, Procedure) else None
     return Result(
         name=f"{measured.name} of the logit lens",

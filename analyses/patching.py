@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from analyses.interventions.exchange import DIRECTIONS, Cell, Exchange, Exchanged, exchanged
 from analyses.interventions.items import N_PAIRS, Pairs, Tokens, asked, check_items, chosen_pairs, cut
-from analyses.interventions.metrics import METRICS, Function, Metric, metric_of
+from analyses.interventions.metrics import METRICS, Function, Metric, key_of, metric_of
 from analyses.interventions.patch import Positions, checked_positions
 from analyses.interventions.rows import sites_of_rows
 from analyses.interventions.standing import standing
@@ -124,7 +124,7 @@ def run(
     for label, model in tqdm(of_seed.items(), desc="patching", unit="model", leave=False, disable=None):
         found[label] = exchanged(model, exchange, label, None if donor_of is None else donor_of[label])
 
-    name = metric if isinstance(metric, str) else next((k for k, m in METRICS.items() if m is measured), measured.name)
+    name = key_of(measured)
     procedure = items if isinstance(items, Procedure) else None
     ends = ("base", "source") if donors is not None else ("clean", "corrupt") if into_clean else ("corrupt", "clean")
     settings |= standing(procedure, pairs.clean, {str(k): each.accuracy for k, each in found.items()}, name)

@@ -25,7 +25,7 @@ from analyses.interventions.edge_sweep import EdgeSet
 from analyses.interventions.edges import receivers as every_receiver
 from analyses.interventions.edges import senders as senders_before
 from analyses.interventions.items import Pairs, Tokens, check_items
-from analyses.interventions.metrics import Function, Metric, metric_of
+from analyses.interventions.metrics import Function, Metric, key_of, metric_of
 from analyses.interventions.patch import Positions
 from analyses.interventions.standing import standing
 from analyses.models import Models, by_seed, sized_threads
@@ -126,7 +126,7 @@ def run(
         values = values.mean(-1)
         del axes["item"]
     procedure = items if isinstance(items, Procedure) else None
-    name = metric if isinstance(metric, str) else measured.name
+    name = key_of(measured)
     return Result(
         name=f"{measured.change if direction == 'corrupt_into_clean' else measured.name + ' restored'} by edge",
         values=values,

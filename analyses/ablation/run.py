@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from analyses.ablation.kinds import DOES_NOT_SHOW, OF_THE_KIND, Kind, kind_of, layernorm_of, rows_of, sites_under
 from analyses.interventions.activations import Activations
 from analyses.interventions.items import Pairs, check_items, cut, frequent
-from analyses.interventions.metrics import Function, Metric, metric_of, scored_tokens
+from analyses.interventions.metrics import Function, Metric, key_of, metric_of, scored_tokens
 from analyses.interventions.patch import Positions, check_no_op, patches_from, run_with_patches
 from analyses.interventions.stand_ins import LEAST, Ablated, StandIns, chosen_items, rows_in_use
 from analyses.interventions.standing import standing
@@ -150,7 +150,7 @@ def effects(
         intact[str(label)], accuracy[str(label)] = float(scores[0].mean()), right
         columns.append([float((scores[0] - ablated).mean()) for ablated in scores[1:]])
     procedure = items if isinstance(items, Procedure) else None
-    name = metric if isinstance(metric, str) else measured.name
+    name = key_of(measured)
     return Result(
         name=f"{measured.change} by {kind} ablation",
         values=measured.sign * np.array(columns).T,

@@ -61,10 +61,8 @@ def run(
     """
     of_seed = by_seed(models)
     cfg = next(iter(of_seed.values())).cfg
-    known = items is None or isinstance(items, (Procedure, Items))
-    require(known, "items", items, "a procedure, its items, or own_items(tokens)")
+    _check(items, n_untrained)
     asked = _asked(items, targets, cfg, seed, n_items)
-    require(n_untrained >= 1, "n_untrained", n_untrained, "at least 1")
     fresh = untrained(cfg, n_untrained)
     found = [_both(of_seed, fresh, block, masks) for block, masks, _ in asked]
     whole = _joined([trained for trained, _ in found])
@@ -118,9 +116,7 @@ def entropy(
     """
     of_seed = by_seed(models)
     cfg = next(iter(of_seed.values())).cfg
-    known = items is None or isinstance(items, (Procedure, Items))
-    require(known, "items", items, "a procedure, its items, or own_items(tokens)")
-    require(n_untrained >= 1, "n_untrained", n_untrained, "at least 1")
+    _check(items, n_untrained)
     block, about = _read(items, cfg, seed, n_items)
     check_fits(block, cfg)
     n_pos = block.tokens.shape[1]
@@ -154,6 +150,12 @@ def entropy(
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _check(items: object, n_untrained: int) -> None:
+    known = items is None or isinstance(items, (Procedure, Items))
+    require(known, "items", items, "a procedure, its items, or own_items(tokens)")
+    require(n_untrained >= 1, "n_untrained", n_untrained, "at least 1")
 
 
 def _asked(

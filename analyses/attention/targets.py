@@ -13,6 +13,7 @@ from analyses.attention.reading import NOT_USED, check_fits, layer_patterns
 from analyses.interventions.metrics import METRICS, scored_tokens
 from analyses.models import Models, by_seed, sized_threads
 from mechproc.errors import require
+from mechproc.procedures.attention_weights import target_weights
 from mechproc.procedures.base import Items
 from mechproc.result import Result
 
@@ -86,7 +87,7 @@ def scores(
 
 
 def _weights(name: str, mask: np.ndarray, items: Items) -> np.ndarray:
-    """What each (item, query, key) counts in the score, float64: 1 / (counted queries of the item x counted items)."""
+    """``target_weights`` of a mask that fits the items."""
     n_items, n_pos = items.tokens.shape
     require(mask.shape == (n_items, n_pos, n_pos), f"shape of mask {name!r}", mask.shape, f"{(n_items, n_pos, n_pos)}")
     mask = mask.astype(bool)
@@ -94,8 +95,7 @@ def _weights(name: str, mask: np.ndarray, items: Items) -> np.ndarray:
     counted = mask.any(axis=2)
     padding = np.arange(n_pos) >= items.n_tokens[:, None]
     require(not (counted & padding).any(), f"mask {name!r}", "a query on padding", "queries within the items")
-    n_queries = counted.sum(axis=1)
-    return mask / np.maximum(n_queries * max(int((n_queries > 0).sum()), 1), 1)[:, None, None]
+    return target_weights(mask)
 
 
 def _uniform(weights: np.ndarray) -> float | None:

@@ -108,6 +108,11 @@ def metric_of(metric: str | Metric | Function) -> Metric:
     return METRICS[metric]
 
 
+def key_of(metric: Metric) -> str:
+    """The name that a metric is asked for by; of one's own, its name."""
+    return next((key for key, known in METRICS.items() if known is metric), metric.name)
+
+
 def scores_of_rows(metric: Metric, logits: Tensor, tokens: ScoredTokens) -> Tensor:
     """The scores of many runs over the same tokens: logits [row, token, d_vocab] -> float64 [row, token]."""
     if metric not in METRICS.values():  # one of the user's own sees one run at a time

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from analyses import ablation, attribution, patching, path_patching, probing
+from analyses.ablation.kinds import undefined_reason
 from analyses.planted.planting import Planting
 from analyses.planted.roles import MethodKind
 from analyses.planted.single_parts import single_part_transfer
 from analyses.probing.fit import classifier, information
 from analyses.probing.rows import activations_at, questions, split_items
 from analyses.probing.sites import sites_of
-from mechproc.errors import PartError, require
-from mechproc.model.parts import Ablation, check_defined, components, sites
+from mechproc.errors import require
+from mechproc.model.parts import components
 
 REFERENCE_ITEMS = 1024
 """Validation items that means are taken over, and that probes are fitted to."""
@@ -75,7 +76,7 @@ def resample(planting: Planting, contrast: str) -> dict[str, float]:
 def activation_patching(planting: Planting, contrast: str) -> dict[str, float]:
     """Loss gained on the clean item when a part does what it does in the corrupt one."""
     pairs = planting.contrast(contrast)
-    parts = _defined(list(pairs.roles), planting, Ablation.RESAMPLE)
+    parts = _defined(list(pairs.roles), planting, "resample")
     found = patching.run([planting.model], pairs.pairs, None, parts, "loss", "corrupt_into_clean", tokens="all")
     return dict(zip(parts, patching.effect(found).values[:, 0].tolist(), strict=True))
 
@@ -150,7 +151,7 @@ def _probed(planting: Planting, contrast: str) -> list[str]:
 
 def _ablated(planting: Planting, contrast: str, kind: str) -> dict[str, float]:
     pairs = planting.contrast(contrast)
-    parts = _defined(list(pairs.roles), planting, Ablation.ZERO if kind == "zero" else Ablation.RESAMPLE)
+    parts = _defined(list(pairs.roles), planting, kind)
     reference = planting.procedure.items(REFERENCE_ITEMS, seed=planting.seed, split="validation")
     result = ablation.run(
         [planting.model],
@@ -166,20 +167,11 @@ def _ablated(planting: Planting, contrast: str, kind: str) -> dict[str, float]:
 
 def _attributed(planting: Planting, contrast: str, method: str) -> dict[str, float]:
     pairs = planting.contrast(contrast)
-    parts = _defined(list(pairs.roles), planting, Ablation.RESAMPLE)
+    parts = _defined(list(pairs.roles), planting, "resample")
     found = attribution.run([planting.model], pairs.pairs, parts=parts, metric="loss", tokens="all", n_exact=1)
     return dict(zip(parts, found.select(method=method).values[:, 0].tolist(), strict=True))
 
 
-def _defined(parts: Sequence[str], planting: Planting, kind: Ablation) -> list[str]:
+def _defined(parts: Sequence[str], planting: Planting, kind: str) -> list[str]:
     """The parts where an ablation means something."""
-
-    def is_defined(part: str) -> bool:
-        try:
-            for site in sites(part, planting.cfg):
-                check_defined(site, kind)
-        except PartError:
-            return False
-        return True
-
-    return [part for part in parts if is_defined(part)]
+    return [part for part in parts if not undefined_reason(part, planting.cfg, kind)]

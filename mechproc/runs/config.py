@@ -126,17 +126,10 @@ class RunConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
-class RunAtStep(Config):
-    """A run as it was after ``step`` updates: one of the steps of which its training keeps weights."""
+class OfRun(Config):
+    """Base of donors that are made from one run."""
 
     run: RunConfig
-    step: int
-
-    def __post_init__(self) -> None:
-        kept = checkpoint_steps(self.run.training)
-        require(
-            self.step in kept, "step", self.step, f"one of those that are kept: {', '.join(map(str, kept)) or 'none'}"
-        )
 
     @property
     def model(self) -> ModelConfig:
@@ -147,6 +140,24 @@ class RunAtStep(Config):
     def seed(self) -> int:
         """The run's seed."""
         return self.run.seed
+
+    @property
+    def needs(self) -> tuple[RunConfig, ...]:
+        """The runs that must be complete before this donor can be read."""
+        return (self.run,)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunAtStep(OfRun):
+    """A run as it was after ``step`` updates: one of the steps of which its training keeps weights."""
+
+    step: int
+
+    def __post_init__(self) -> None:
+        kept = checkpoint_steps(self.run.training)
+        require(
+            self.step in kept, "step", self.step, f"one of those that are kept: {', '.join(map(str, kept)) or 'none'}"
+        )
 
     @property
     def identity(self) -> str:
@@ -158,18 +169,13 @@ class RunAtStep(Config):
         """What the donor is called in tables and messages, such as ``set, seed 3, step 1000``."""
         return f"{self.run.label}, step {self.step}"
 
-    @property
-    def needs(self) -> tuple[RunConfig, ...]:
-        """The runs that must be complete before this donor can be read."""
-        return (self.run,)
-
     def weights(self, store: Weights) -> tuple[ModelConfig, State]:
         """Shape and weights after ``step`` updates."""
         return store.checkpoint(self.run, self.step)
 
 
 @dataclasses.dataclass(frozen=True)
-class RankedHeads(Config):
+class RankedHeads(OfRun):
     """A run whose heads are in the order of what they do, so that a part such as ``"L0.H0"`` names a function.
 
     Head 0 of each layer is the one that attends most to the layer's target; the model computes what it did. The order
@@ -177,22 +183,11 @@ class RankedHeads(Config):
     record of a run whose donor this is keeps it.
     """
 
-    run: RunConfig
     targets: tuple[str, ...]
     """One attention target of the run's procedure for each layer."""
 
     def __post_init__(self) -> None:
         check_targets(self.run.procedure, self.run.model, self.targets)
-
-    @property
-    def model(self) -> ModelConfig:
-        """The model's shape."""
-        return self.run.model
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.run.seed
 
     @property
     def identity(self) -> str:
@@ -203,11 +198,6 @@ class RankedHeads(Config):
     def label(self) -> str:
         """What the donor is called in tables and messages, such as ``set, seed 3, heads by previous, source``."""
         return f"{self.run.label}, heads by {', '.join(self.targets)}"
-
-    @property
-    def needs(self) -> tuple[RunConfig, ...]:
-        """The runs that must be complete before this donor can be read."""
-        return (self.run,)
 
     def order(self, store: Weights) -> list[list[int]]:
         """For each layer the numbers that its heads have in the run, best first."""

@@ -18,6 +18,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State
 from mechproc.procedures import Procedure
+from mechproc.procedures.attention_weights import target_weights
 
 N_ITEMS = 256
 """Items of the validation split on which attention is measured."""
@@ -56,11 +57,8 @@ def head_order(cfg: ModelConfig, state: State, procedure: Procedure, targets: Se
         )
     order = []
     for layer, target in enumerate(targets):
-        mask = masks[target].astype(bool)
-        counted = mask.sum(axis=2) > 0
-        weights = mask / np.maximum(counted.sum(axis=1), 1)[:, None, None]
         pattern = cache[f"blocks.{layer}.attn.hook_pattern"].double().numpy()
-        scores = np.einsum("ihqk,iqk->h", pattern, weights) / max(int((counted.sum(axis=1) > 0).sum()), 1)
+        scores = np.einsum("ihqk,iqk->h", pattern, target_weights(masks[target].astype(bool)))
         order.append(np.argsort(-scores.round(9), kind="stable").tolist())
     return order
 

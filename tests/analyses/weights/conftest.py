@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from mechproc.model.config import ModelConfig
@@ -11,14 +10,6 @@ from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State, init_state
 
 CFG = ModelConfig(n_layers=2, n_heads=3, d_model=12, d_head=3, d_mlp=10, n_ctx=7, d_vocab=9)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_state(seed: int = 0, cfg: ModelConfig = CFG) -> State:
