@@ -14,7 +14,7 @@ venv: .venv/ready
 demo: venv            ## the whole story on small models, at most 6 minutes on two cores: demo/report.html
 	$(RUN) mechproc demo --out demo
 
-test: venv            ## the fast tests, at most 5 minutes
+test: venv            ## the fast tests, about 6 minutes
 	$(RUN) pytest -q
 
 test-slow: venv       ## the slow tests: whole trainings, the notebook, the demo in small

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mechproc.errors import StoreError
-from mechproc.pages import between, write_between
+from mechproc.pages import between
 from mechproc.runs.store import Store
 from mechproc.studies import paper_page
 from mechproc.studies.compare_paper import Compared, compare
@@ -115,18 +114,6 @@ def test_the_page_says_what_the_records_say():
     """Run `mechproc study compare-paper --store none --write docs/paper-table.md` when records were added."""
     store = Store(ROOT / "no-runs", ROOT / "results" / "records")
     assert between(ROOT / "docs" / "paper-table.md", paper_page.NAME) == paper_page.markdown(compare(store))
-
-
-def test_marks_of_a_page(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("# A\n<!-- x:begin -->\nold\n<!-- x:end -->\nend\n")
-    write_between(page, "x", "new\nlines")
-    assert page.read_text() == "# A\n<!-- x:begin -->\nnew\nlines\n<!-- x:end -->\nend\n"
-    assert between(page, "x") == "new\nlines"
-    with pytest.raises(StoreError, match="y:begin"):
-        between(page, "y")
-    with pytest.raises(StoreError, match="cannot be read"):
-        between(tmp_path / "none.md", "x")
 
 
 def test_the_command(capsys, tmp_path):
