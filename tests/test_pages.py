@@ -26,7 +26,12 @@ def test_marks_of_a_page(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["<!-- x:begin -->\na\n<!-- x:end -->\n" * 2, "<!-- x:begin -->\na\n", "a\n<!-- x:end -->\n"],
+    [
+        "<!-- x:begin -->\na\n<!-- x:end -->\n" * 2,
+        "<!-- x:begin -->\na\n<!-- x:begin -->\nb\n<!-- x:end -->\n",
+        "<!-- x:begin -->\na\n",
+        "a\n<!-- x:end -->\n",
+    ],
 )
 def test_marks_that_do_not_stand_once_are_refused(text, tmp_path):
     page = tmp_path / "page.md"
