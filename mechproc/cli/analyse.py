@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechproc.cli.run import add_allow_code
+
 if TYPE_CHECKING:
     from analyses.registry import Option
     from mechproc.procedures import Procedure
@@ -59,9 +61,11 @@ def add(subparsers: Any) -> None:
         one.add_argument("models", nargs="+", metavar="MODELS", help=MODELS)
         one.add_argument("--procedure", metavar="RULE", help="what they are run on: a name, FILE.py:Class, or JSON")
         one.add_argument("--store", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
-        one.add_argument("--scale", choices=["laptop", "paper"], help="of a study (default: its own)")
+        scale = "of a study: laptop or paper (default: its own)"
+        one.add_argument("--scale", choices=["laptop", "paper"], metavar="SIZE", help=scale)
         one.add_argument("--seeds", dest="n_seeds", type=int, metavar="N", help="of a study (default: its own)")
         one.add_argument("--out", type=Path, default=Path("results/analyses"), help="(default: results/analyses)")
+        add_allow_code(one)
         one.add_argument("--again", action="store_true", help="compute even what is there")
     parser.set_defaults(run=run)
 
@@ -73,8 +77,10 @@ def run(args: argparse.Namespace) -> int:
     from analyses.kept import analyse
     from analyses.registry import signature
     from mechproc.cli.progress import clock
+    from mechproc.procedures import allow
     from mechproc.runs.store import Store
 
+    allow(*args.allow_code)
     settings = {o.name: getattr(args, PREFIX + o.name) for o in signature(args.analysis).options}
     found = analyse(
         args.analysis,
@@ -104,16 +110,18 @@ def _list() -> int:
 
 
 def _procedure(text: str | None) -> Procedure | None:
-    """A procedure by name, or with settings as a JSON object."""
+    """A procedure by name, or with settings as a JSON object; a file that it names is executed."""
     from mechproc.errors import ConfigError
     from mechproc.procedures import Procedure
+    from mechproc.procedures.from_file import load_all
 
     if text is None:
         return None
     try:
         plain = json.loads(text) if text.lstrip().startswith("{") else {"kind": text}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"procedure = {text!r} is not allowed: a name, or a JSON object ({error})") from None
+    load_all(plain)
     return Procedure.from_dict(plain)
 
 

@@ -23,7 +23,15 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--no-wait", action="store_true", help="fail where another process trains one of these runs, and do not wait"
     )
+    add_allow_code(parser)
     parser.set_defaults(run=run)
+
+
+def add_allow_code(parser: Any) -> None:
+    """Declare ``--allow-code``."""
+    parser.add_argument(
+        "--allow-code", metavar="FILE.py", action="append", default=[], help="execute this file where a config names it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,12 +40,14 @@ def run(args: argparse.Namespace) -> int:
     from mechproc.cli.scores import bits, spelled
     from mechproc.errors import ConfigError, require
     from mechproc.files import read_json
+    from mechproc.procedures import allow
     from mechproc.provenance import provenance
     from mechproc.runs.config import RunConfig
     from mechproc.runs.store import Store
     from mechproc.threads import one_thread
     from mechproc.training.engines import choose
 
+    allow(*args.allow_code)
     plain = read_json(args.config)
     config = RunConfig.from_dict(plain.get("config", plain), where=args.config.name)
     recorded = plain.get("identity", config.identity) if "config" in plain else config.identity

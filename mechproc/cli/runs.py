@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mechproc.cli.run import add_allow_code
+
 
 def add(subparsers: Any) -> None:
     """Declare the noun."""
@@ -29,6 +31,7 @@ def add(subparsers: Any) -> None:
     repair.add_argument(
         "--remove-damaged", action="store_true", help="move damaged records that cannot be restored to FILE.damaged"
     )
+    add_allow_code(repair)
     gc = actions.add_parser(
         "gc", help="list temporary files, resume points of complete runs, and folders without a run"
     )
@@ -120,10 +123,12 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _repair(args: argparse.Namespace) -> int:
+    from mechproc.procedures import allow
     from mechproc.runs.catalogue import folders
     from mechproc.runs.records import Records
     from mechproc.runs.repair import repair
 
+    allow(*args.allow_code)
     records = None if args.records is None else Records(args.records)
     actions = repair(folders(args.store), records, dry_run=args.dry_run, remove_damaged=args.remove_damaged)
     for action in actions:

@@ -3,7 +3,7 @@
 ``procedures()`` lists them by name, ``get("set")`` is one of them, ``Procedure.from_dict({"kind": "set"})`` reads one
 with its settings. A procedure of mechproc is a class in a file of this folder that is imported and exported here, and
 is named nowhere else. A procedure of one's own is a subclass of ``Procedure`` with a ``kind``; it is known by it at
-once; ``FILE.py:Class`` is accepted wherever a name is.
+once; ``FILE.py:Class`` is accepted wherever a name is, in configs after ``allow("FILE.py")``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from mechproc.procedures.base import (
 from mechproc.procedures.brackets import KDyck
 from mechproc.procedures.crossing_brackets import KDyckShuffle
 from mechproc.procedures.display import show
+from mechproc.procedures.from_file import allow
 from mechproc.procedures.haystack import Haystack
 from mechproc.procedures.lengths import Curriculum, Fixed, LengthDistribution, Uniform
 from mechproc.procedures.lists import Delete, Union
@@ -73,6 +74,7 @@ __all__ = [
     "Stack",
     "Uniform",
     "Union",
+    "allow",
     "builtin_procedures",
     "get",
     "procedures",

@@ -74,7 +74,7 @@ class Procedure(Config, ABC):
     examples: ClassVar[tuple[Example, ...]] = ()
 
     load_from_file: ClassVar[Callable[[str], type[Procedure]]]
-    """Loads the class that ``FILE.py:Class`` names; set by ``mechproc.procedures.from_file``."""
+    """The class that a config names as ``FILE.py:Class``; set by ``mechproc.procedures.from_file``."""
 
     lengths: LengthDistribution
 

@@ -13,6 +13,7 @@ import itertools
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,9 @@ def dataset(name: str, subset: str, part: str, column: str, n_documents: int) ->
     try:
         import datasets
 
-        rows = datasets.load_dataset(name, subset or None, split=part, streaming=True)
+        # Before its version 4 the library could execute code of a data set.
+        settings: dict[str, Any] = {"trust_remote_code": False} if int(datasets.__version__.split(".")[0]) < 4 else {}
+        rows = datasets.load_dataset(name, subset or None, split=part, streaming=True, **settings)
         texts = []
         for row in itertools.islice(rows, n_documents):
             require(isinstance(row.get(column), str), "column", column, f"a column of text, of {', '.join(row)}")

@@ -1,5 +1,8 @@
 """Procedures of a user's file: ``FILE.py:Class`` is accepted wherever the name of a procedure is.
 
+A file is executed where the user names it: in ``load``, ``mechproc.procedures.get``, or a command's arguments. A config
+that is read from somewhere may name any file, and gives an error for one that the user has neither named nor allowed.
+
 The source of the class, and what it uses of the file and of the user's other modules, is part of the procedure's
 version (``mechproc.procedures.source``), so that a run is a new one when any of it has changed.
 """
@@ -19,26 +22,28 @@ import numpy as np
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, first_line
-from mechproc.procedures.base import Example, Procedure
+from mechproc.procedures.base import Example, Procedure, names_a_file
 from mechproc.procedures.source import source_digest
 
 _LOADED: dict[tuple[str, str], type[Procedure]] = {}
 """Classes by their kind and the digest of their file: a file that has not changed gives the same class again."""
+_ALLOWED: set[Path] = set()
+"""The files that the user of this process has named or allowed."""
 
 
 def load(name: str) -> type[Procedure]:
-    """The class that ``FILE.py:Class`` names, its worked examples checked.
+    """The class that ``FILE.py:Class`` names, its worked examples checked; the file is executed, and allowed from then.
 
     Its ``kind`` is ``name``, with the path relative to the working folder where the file is inside it, else absolute.
     A ``ConfigError`` says what is wrong with the file, the class or an example.
     """
     file, _, class_name = name.rpartition(":")
-    path = Path(file)
     try:
-        path = path.expanduser().resolve()
+        path = _resolved(file)
         source = path.read_bytes()
     except (OSError, RuntimeError, ValueError) as error:
-        raise _refused(name, f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise _refused(name, f"{file} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    _ALLOWED.add(path)
     inside = path.is_relative_to(Path.cwd())
     kind = f"{(path.relative_to(Path.cwd()) if inside else path).as_posix()}:{class_name}"
     digest = hashlib.sha256(source).hexdigest()[:12]
@@ -48,6 +53,51 @@ def load(name: str) -> type[Procedure]:
         check_examples(cls)
         _LOADED[kind, digest] = cls
     return _LOADED[kind, digest]
+
+
+def allow(*files: str | Path) -> None:
+    """Let these files be executed, from now on in this process, where a config names a class of theirs.
+
+    Errors: ``ConfigError`` for a file that does not exist.
+    """
+    for file in files:
+        try:
+            path = _resolved(file)
+            exists = path.is_file()
+        except (OSError, RuntimeError, ValueError):
+            exists = False
+        if not exists:
+            raise ConfigError(f"file = {str(file)!r} is not allowed: a Python file that exists")
+        _ALLOWED.add(path)
+
+
+def load_all(plain: Any) -> None:
+    """Load every ``FILE.py:Class`` that a config names: one that the user has typed, or that came with code."""
+    if isinstance(plain, dict):
+        if names_a_file(plain.get("kind")):
+            load(plain["kind"])
+        for value in plain.values():
+            load_all(value)
+
+
+def _load_allowed(name: str) -> type[Procedure]:
+    """The class that a config names, of a file that was named by the user or is allowed."""
+    file = name.rpartition(":")[0]
+    try:
+        allowed = _resolved(file) in _ALLOWED
+    except (OSError, RuntimeError, ValueError):
+        allowed = False
+    if not allowed:
+        raise _refused(
+            name,
+            f"a config that is read does not have {file} executed; if you know that file, say --allow-code {file}, "
+            f"in Python mechproc.procedures.allow({file!r})",
+        )
+    return load(name)
+
+
+def _resolved(file: str | Path) -> Path:
+    return Path(file).expanduser().resolve()
 
 
 def check_examples(cls: type[Procedure]) -> None:
@@ -148,10 +198,11 @@ def _named(cls: type[Procedure], kind: str) -> type[Procedure]:
 
 def _restore(plain: dict[str, Any], version: str) -> Procedure:
     """Read a procedure in another process; the file has to be the one that it was sent from."""
+    load_all(plain)  # a pickle comes from a process that executed the file
     procedure = Procedure.from_dict(plain)
     if procedure.version != version:
         raise _refused(str(plain["kind"]), f"the file has changed while it was in use ({version}, {procedure.version})")
     return procedure
 
 
-Procedure.load_from_file = staticmethod(load)  # type: ignore[assignment]  (base knows no files)
+Procedure.load_from_file = staticmethod(_load_allowed)  # type: ignore[assignment]  (base knows no files)

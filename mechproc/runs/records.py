@@ -40,16 +40,22 @@ _LINE = re.compile(rb'\{"checksum":"([0-9a-f]{64})",("identity":"([0-9a-f]{64})"
 
 def make(run: RunConfig, folder: RunFolder) -> Record:
     """The record of a complete run, read from its folder."""
+    return of_folder(folder) | {"identity": run.identity, "run": run.to_dict()}
+
+
+def of_folder(folder: RunFolder) -> Record:
+    """The record of a complete run as its folder spells it: no setting is read, no code that it names is needed."""
+    config = folder.read_config()
     test, environment = folder.read_test(), folder.read_environment()
     scores = {key: value for key, value in test.items() if key not in ("files", "checksum", "seconds")}
     return {
-        "identity": run.identity,
+        "identity": config["identity"],
         "made": {"seconds": test["seconds"]} | {key: environment[key] for key in MADE if key in environment},
         "metrics": columns(folder.read_metrics()),
         "provenance": {key: value for key, value in environment.items() if key not in MADE},
-        "run": run.to_dict(),
+        "run": config["config"],
         "test": scores,
-        "versions": folder.read_config().get("procedure_versions"),
+        "versions": config.get("procedure_versions"),
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from mechproc.config import digest
-from mechproc.errors import StoreError
+from mechproc.errors import MechprocError, StoreError
 from mechproc.files import atomic_write, json_bytes
 from mechproc.model.io import load_model, model_bytes
 from mechproc.provenance import PROVENANCE_FIELDS
@@ -122,7 +122,8 @@ def _repair_folder(folder: RunFolder, records: Records | None, dry_run: bool) ->
     if not damages(folder):
         return []
     actions: list[Action] = []
-    for path, content, source in _candidates(folder, records):
+    hindrances: list[str] = []
+    for path, content, source in _candidates(folder, records, hindrances):
         name = path.relative_to(folder.path).as_posix()
         about = folder.read_test()["files"].get(name)
         if about is None or folder.has(name, about) or hashlib.sha256(content).hexdigest() != about["sha256"]:
@@ -134,11 +135,14 @@ def _repair_folder(folder: RunFolder, records: Records | None, dry_run: bool) ->
         actions += _start_over(folder, dry_run)
     restored = {str(action.path) for action in actions}
     left = [line for line in damages(folder) if not any(path in line for path in restored)]
-    return actions + [Action(folder.path, f"cannot be restored: {line}", done=False) for line in left]
+    why = "".join(f" ({hindrance})" for hindrance in hindrances)
+    return actions + [Action(folder.path, f"cannot be restored{why}: {line}", done=False) for line in left]
 
 
-def _candidates(folder: RunFolder, records: Records | None) -> Iterator[tuple[Path, bytes, str]]:
-    """Files of a complete run, as they follow from what else is known: path, content, and from what it follows."""
+def _candidates(folder: RunFolder, records: Records | None, hindrances: list[str]) -> Iterator[tuple[Path, bytes, str]]:
+    """Files of a complete run, as they follow from what else is known: path, content, and from what it follows.
+
+    ``hindrances`` gets what stands in the way of others, such as code that is not allowed to be executed."""
     try:
         folder.read_test()
     except StoreError:
@@ -148,12 +152,14 @@ def _candidates(folder: RunFolder, records: Records | None) -> Iterator[tuple[Pa
         made = {key: record["made"][key] for key in MADE if key in record["made"] and key != "seconds"}
         for environment in _orders(record["provenance"], made):
             yield folder.environment, json_bytes(environment), "the record of the run"
-        with contextlib.suppress(ValueError):
+        try:
             plain = {"identity": record["identity"], "procedure_versions": record["versions"]}
             config = RunConfig.from_dict(record["run"]).to_dict()
             whole = plain | {"config": config}
             yield folder.config, json_bytes(whole | {"checksum": digest(whole)}), "the record of the run"
             yield folder.config, json_bytes(whole), "the record of the run"
+        except (MechprocError, ValueError) as error:
+            hindrances.append(str(error))
     steps, last = folder.checkpoint_steps(), folder.read_test()["steps"]
     if last in steps:
         kept = folder.checkpoint(last)
@@ -219,8 +225,7 @@ def _repair_records(folders: list[RunFolder], records: Records, dry_run: bool, r
         for number, identity, line in bad:
             folder = complete.get(identity or "")
             if folder is not None:
-                run = RunConfig.from_dict(folder.read_config()["config"])
-                good[number] = records_.line_of(records_.make(run, folder))
+                good[number] = records_.line_of(records_.of_folder(folder))
                 actions.append(Action(path, f"line {number}: restored from {folder}"))
             elif line.endswith(b"\n"):
                 lost.append((number, identity, line))

@@ -137,7 +137,7 @@ def test_a_procedure_of_a_file_is_shown_and_trained_on(own_procedure, tmp_path, 
     plain = donor(0, TINY).to_dict() | {"procedure": {"kind": "last.py:Last"}}
     plain["model"] |= {"n_ctx": 8, "d_vocab": 10}
     Path("run.json").write_text(json.dumps(plain))
-    assert main(["run", "run.json"]) == 0
+    assert main(["run", "run.json", "--allow-code", "last.py"]) == 0
     assert "runs/Last-" in capsys.readouterr().out
     assert main(["procedure", "show", "last.py"]) == 1
     assert "a procedure of a file is last.py:CLASS" in capsys.readouterr().err

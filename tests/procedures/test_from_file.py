@@ -61,17 +61,17 @@ def test_what_a_file_defines_gets_no_short_name(file):
 
 
 def test_a_run_of_it_has_a_name_that_is_a_folder_and_comes_back(file):
-    run = run_of(Procedure.from_dict({"kind": "rules/last.py:Last"}))
+    run = run_of(get("rules/last.py:Last")())
     assert run.name == f"Last-{run.identity[:12]}"
     assert RunConfig.from_dict(run.to_dict()).identity == run.identity
 
 
 def test_another_file_is_another_run_and_other_data(file):
-    before = run_of(Procedure.from_dict({"kind": "rules/last.py:Last"}))
+    before = run_of(get("rules/last.py:Last")())
     changed(file, "# the prediction", "# prediction")
-    assert run_of(Procedure.from_dict({"kind": "rules/last.py:Last"})).identity == before.identity, "only a comment"
+    assert run_of(get("rules/last.py:Last")()).identity == before.identity, "only a comment"
     changed(file, "rng.integers(2,", "rng.integers(3,")
-    after = run_of(Procedure.from_dict({"kind": "rules/last.py:Last"}))
+    after = run_of(get("rules/last.py:Last")())
     assert before.to_dict() == after.to_dict() and before.identity != after.identity
     assert not np.array_equal(before.procedure.items(20).tokens, after.procedure.items(20).tokens)
     with pytest.raises(ConfigError, match="the file has changed while it was in use"):
@@ -80,11 +80,11 @@ def test_another_file_is_another_run_and_other_data(file):
 
 
 def test_the_same_file_in_another_folder_gives_the_same_data(file, own_procedure):
-    here = Procedure.from_dict({"kind": "rules/last.py:Last"}).items(20)
+    here = get("rules/last.py:Last")().items(20)
     Path("copy.py").write_text(own_procedure)
-    copy = Procedure.from_dict({"kind": "copy.py:Last"})
+    copy = get("copy.py:Last")()
     assert np.array_equal(here.tokens, copy.items(20).tokens)
-    original = Procedure.from_dict({"kind": "rules/last.py:Last"})
+    original = get("rules/last.py:Last")()
     shuffled = [Shuffled(procedure=p, lengths=Fixed(5)).items(20).tokens for p in (original, copy)]
     assert np.array_equal(*shuffled)
 
@@ -123,7 +123,7 @@ def test_a_file_that_does_not_hold_is_refused_at_load(file, old, new, said):
 
 def test_a_file_that_is_not_there_is_refused(file):
     with pytest.raises(ConfigError, match=r"procedure = 'rules/lost.py:Last'.*cannot be read \(No such file"):
-        Procedure.from_dict({"kind": "rules/lost.py:Last"})
+        get("rules/lost.py:Last")
     Path("folder.py").mkdir()
     for name in ("folder.py:Last", "~nobody-of-that-name/last.py:Last", "a\0.py:Last"):
         with pytest.raises(ConfigError, match="cannot be read"):
@@ -139,7 +139,7 @@ def test_a_subclass_without_a_kind_of_its_own_is_refused():
 
 @pytest.mark.slow
 def test_other_processes_train_on_it(file, tmp_path):
-    procedure = Procedure.from_dict({"kind": "rules/last.py:Last"})
+    procedure = get("rules/last.py:Last")()
     from mechproc.runs.executors import run_all
 
     runs, store = [run_of(procedure, seed) for seed in (0, 1)], Store(tmp_path / "runs")
