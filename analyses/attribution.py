@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.interventions.activations import Activations, gradients, record
 from analyses.interventions.exchange import DIRECTIONS, Cell, Exchange, exchanged
@@ -116,7 +116,7 @@ def run(
     sign = -measured.sign if into_clean else measured.sign
     n_tokens = pairs.clean.scored.sum(axis=1)
     columns, deviation, known = [], {method: {} for method in METHODS[:2]}, {}
-    for label, model in tqdm(of_seed.items(), desc="attribution", unit="model", leave=False, disable=None):
+    for label, model in progress(of_seed.items(), "attribution"):
         exact = exchanged(model, sample, label)
         estimates, completeness = _estimates(model, asked_of, list(rows.values()), places, steps)
         effects = (exact.patched - exact.base).sum(-1) / exact.n_tokens.sum()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.interventions.edges import contributions
 from analyses.interventions.items import N_PAIRS, Pairs, Tokens, asked, check_items, chosen_pairs, cut, order_of_length
@@ -76,7 +76,7 @@ def run(
     cfg = next(iter(of_seed.values())).cfg
     clean, foils, settings = _items(items, pair, tokens, seed, n_items, cfg)
     columns, intact, accuracy = [], {}, {}
-    for label, model in tqdm(of_seed.items(), desc="logit attribution", unit="model", leave=False, disable=None):
+    for label, model in progress(of_seed.items(), "logit attribution"):
         sums: dict[str, float] = {}
         right, total = 0.0, 0.0
         for found, tokens_here in _runs(model, clean, foils, label):
@@ -143,7 +143,7 @@ def lens(
     where = np.flatnonzero(clean.scored.any(axis=0))
     values, accuracy, intact = np.zeros((len(sites), len(where), len(of_seed))), {}, {}
     counts = clean.scored[:, where].sum(axis=0)
-    for column, (label, model) in enumerate(tqdm(of_seed.items(), desc="logit lens", leave=False, disable=None)):
+    for column, (label, model) in enumerate(progress(of_seed.items(), "logit lens")):
         right, total = 0.0, 0.0
         for found, tokens_here in _runs(model, clean, foils, label):
             place = np.searchsorted(where, tokens_here.position.cpu().numpy())

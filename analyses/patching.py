@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.interventions.exchange import DIRECTIONS, Cell, Exchange, Exchanged, exchanged
 from analyses.interventions.items import N_PAIRS, Pairs, Tokens, asked, check_items, chosen_pairs, cut
@@ -121,7 +121,7 @@ def run(
     cells = [Cell(sites, place) for sites in rows.values() for place in places.values()]
     exchange = Exchange(base, source, pairs.clean, pairs.corrupt if with_foils else None, cells, measured)
     found = {}
-    for label, model in tqdm(of_seed.items(), desc="patching", unit="model", leave=False, disable=None):
+    for label, model in progress(of_seed.items(), "patching"):
         found[label] = exchanged(model, exchange, label, None if donor_of is None else donor_of[label])
 
     name = key_of(measured)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.interventions.edge_effects import Direction, asked_pairs, measure
 from analyses.interventions.edge_sweep import EdgeSet
@@ -104,8 +104,8 @@ def run(
     values = np.full((len(rows), len(columns), len(of_seed), len(chosen.items)), np.nan)
     scores: dict[str, dict[str, float]] = {"clean": {}, "corrupt": {}, "accuracy": {}}
     whole: dict[str, dict[str, float]] = {receiver: {} for receiver in columns}
-    progress = tqdm(of_seed.items(), desc="path patching", unit="model", leave=False, disable=None)
-    for column, (label, model) in enumerate(progress):
+    watched = progress(of_seed.items(), "path patching")
+    for column, (label, model) in enumerate(watched):
         effects, own = measure(model, chosen, [*sets, *together], measured, direction, label)
         for edges, effect in zip(sets, effects, strict=False):
             values[rows.index(edges.senders[0]), columns.index(edges.receiver), column] = effect

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses import donor_statistics
 from mechproc.model.hooked import HookedTransformer
@@ -38,7 +38,7 @@ def run(store: Store, known: Result | None = None, seeds: Sequence[int] = SEEDS)
         undefined += known.undefined
     here = [donor for donor in donors(seeds) if donor.identity not in rows and store.has_weights(donor.run)]
     measured: Result | None = None
-    for donor in tqdm(here, desc="donors", unit="model", leave=False, disable=None):
+    for donor in progress(here, "donors", unit="donor"):
         measured = donor_statistics.run([HookedTransformer(*donor.weights(store))])
         rows[donor.identity] = measured.values[0]
         undefined += [({"donor": donor.identity, **where}, reason) for where, reason in measured.undefined]

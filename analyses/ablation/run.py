@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.ablation.kinds import DOES_NOT_SHOW, OF_THE_KIND, Kind, kind_of, layernorm_of, rows_of, sites_under
 from analyses.interventions.activations import Activations
@@ -140,7 +140,7 @@ def effects(
         settings |= {"n_tokens_in_use": len(tokens), "n_positions_in_use": n_positions}
 
     columns, intact, accuracy = [], {}, {}
-    for label, model in tqdm(of_seed.items(), desc=f"{kind} ablation", unit="model", leave=False, disable=None):
+    for label, model in progress(of_seed.items(), f"{kind} ablation"):
         scores, right = in_enough_precision(
             functools.partial(
                 _measure, chosen=chosen, sites_of=sites_of, kind=kind, metric=measured, seed=label, partner_seed=seed

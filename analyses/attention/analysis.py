@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.attention.general import GENERAL, general_masks, repeated
 from analyses.attention.heads import best_heads
@@ -240,7 +240,7 @@ def _judged(result: Result) -> Result:
 def _entropies(of_seed: Mapping[Label, Any], block: Items, weights: np.ndarray) -> np.ndarray:
     """float64 [layer, head, seed]."""
     columns = []
-    for seed, model in tqdm(of_seed.items(), desc="entropy", unit="model", leave=False, disable=None):
+    for seed, model in progress(of_seed.items(), "entropy"):
         sums = np.zeros((model.cfg.n_layers, model.cfg.n_heads))
         for batch, _, layers in layer_patterns(model, block, seed):
             weight = torch.from_numpy(weights[batch])

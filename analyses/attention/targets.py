@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.attention.reading import NOT_USED, check_fits, layer_patterns
 from analyses.interventions.metrics import METRICS, scored_tokens
@@ -44,8 +44,8 @@ def scores(
     known = [name for name in masks if uniform[name] is not None]
     values = np.full((len(masks), cfg.n_layers, cfg.n_heads, len(found)), np.nan)
     accuracy: dict[str, float] = {}
-    progress = tqdm(found.items(), desc="attention", unit="model", leave=False, disable=None)
-    for column, (seed, model) in enumerate(progress):
+    watched = progress(found.items(), "attention")
+    for column, (seed, model) in enumerate(watched):
         sums = {name: np.zeros((cfg.n_layers, cfg.n_heads)) for name in known}
         right = 0.0
         for batch, logits, layers in layer_patterns(model, items, seed):

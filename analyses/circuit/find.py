@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.circuit.controls import control_effects, edge_effects, size
 from analyses.circuit.evaluate import MEASURES, evaluate
@@ -87,8 +87,8 @@ def run(
     rows, columns = senders(cfg), receivers(cfg)
     values = np.full((len(rows), len(columns), len(of_seed)), np.nan)
     by_label: dict[str, dict[str, Any]] = {}
-    progress = tqdm(of_seed.items(), desc="circuits", unit="model", leave=False, disable=None)
-    for number, (label, model) in enumerate(progress):
+    watched = progress(of_seed.items(), "circuits")
+    for number, (label, model) in enumerate(watched):
         circuit, facts = _found(model, found_on, pair, controls, threshold, label, seed, n_pairs)
         facts["evaluation"] = evaluate(model, circuit, judged_on, seed)
         by_label[str(label)] = facts

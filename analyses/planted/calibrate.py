@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import binomtest
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.planted.applies import ASKED, asked
 from analyses.planted.family import Family, families
@@ -109,7 +109,7 @@ def run(
         measurements: dict[Cell, list[Measured]] = {cell: [] for cell in cells}
         seeds = range(first_seed, first_seed + n_calibration + n_plantings)
         draws[kind] = 0
-        for seed in tqdm(seeds, desc=kind, unit="planting", leave=False, disable=None):
+        for seed in progress(seeds, kind, unit="planting"):
             keys = {cell: (family.to_dict(), cell.method, cell.contrast, seed) for cell in cells}
             known = {cell: None if journal is None else journal.get(*key) for cell, key in keys.items()}
             planting = None if all(known.values()) else plant(family, seed)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.stats import ortho_group
 from torch import Tensor
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.interventions.items import Pairs, check_items, cut, derangement, frequent, layouts, minimal_pairs
 from analyses.interventions.metrics import metric_of, scored_tokens
@@ -104,7 +104,7 @@ def causal_effect(
     intact: dict[str, float] = {}
     accuracy: dict[str, float] = {}
     for column, (label, model) in enumerate(
-        tqdm(of_seed.items(), desc="causal effect", unit="model", leave=False, disable=None)
+        progress(of_seed.items(), "causal effect")
     ):
         x, _ = activations_at(model, train, sites_at, label)
         probes = {q.latent: {name: _directions(q, x[name], rank) for name in sites_at} for q in usable}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.interventions.standing import standing
 from analyses.models import Models, by_seed, sized_threads, untrained
@@ -91,7 +91,7 @@ def run(
                 baselines[number, row, place] = _read(question, x[name], x_test[name])
     accuracy: dict[str, float] = {}
     for column, (label, model) in enumerate(
-        tqdm(of_seed.items(), desc="probing", unit="model", leave=False, disable=None)
+        progress(of_seed.items(), "probing")
     ):
         x, _ = activations_at(model, train, sites_at, label)
         x_test, accuracy[str(label)] = activations_at(model, test, sites_at, label)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.interventions.items import check_items, cut, inputs
 from analyses.interventions.metrics import ScoredTokens, metric_of, scored_tokens
@@ -84,7 +84,7 @@ def barriers(
         check_same_shape(matrices[id(everyone.trained[0])], other)
     pairs = _pairs(everyone.trained, everyone.untrained, most_pairs, np.random.default_rng(seed))
     values, labels, groups = [], [], {group: [] for group in GROUPS}
-    for group, one, other in tqdm(pairs, desc="barriers", unit="pair", leave=False, disable=None):
+    for group, one, other in progress(pairs, "barriers", unit="pair"):
         rules = list(dict.fromkeys([one.rule, other.rule]))
         values.append(_barriers(matrices[id(one)], matrices[id(other)], [items[r] for r in rules], points))
         fresh = " untrained" if group == "untrained" else ""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import binomtest
-from tqdm.auto import tqdm
+from mechproc.progress import progress
 
 from analyses.matrices import Matrices, singular_values
 from analyses.planted.family import families
@@ -56,7 +56,7 @@ def simulate(n_trials: int, n_shared: int, n_plantings: int) -> list[dict[str, A
     outcomes: dict[tuple[str, str, str], list[bool]] = {}
     with one_thread():
         for starts, n in (("different", n_trials), ("shared", n_shared)):
-            for trial in tqdm(range(n), desc=f"{starts} starts", leave=False, disable=None):
+            for trial in progress(range(n), f"{starts} starts", unit="trial"):
                 a, b = _trained(trial, shared=starts == "shared")
                 for measure in MEASURES:
                     words = _words(a, b, measure, starts)
@@ -69,7 +69,7 @@ def simulate(n_trials: int, n_shared: int, n_plantings: int) -> list[dict[str, A
                     outcomes.setdefault((*name, "spectrum: found there"), []).append(hit)
                     outcomes.setdefault((*name, "spectrum: any word elsewhere"), []).append(wrong)
         for kind in PLANTED:
-            for seed in tqdm(range(n_plantings), desc=kind, leave=False, disable=None):
+            for seed in progress(range(n_plantings), kind, unit="planting"):
                 for name, found in _extreme(kind, seed):
                     outcomes.setdefault(("within a model", kind, name), []).append(found)
     return [_row(*key, happened) for key, happened in outcomes.items()]
@@ -140,8 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m analyses.weights.error_rates", description="measure the error rates"
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--trials", type=int, default=100, help="comparisons of models of different starts")
-    parser.add_argument("--shared", type=int, default=50, help="comparisons of models that share their starts")
+    parser.add_argument("--trials", type=int, default=100, help="comparisons of models of different starts", unit="trial")
+    parser.add_argument("--shared", type=int, default=50, help="comparisons of models that share their starts", unit="trial")
     parser.add_argument("--plantings", type=int, default=50, help="planted models of each family")
     settings = parser.parse_args(arguments)
     rows = simulate(settings.trials, settings.shared, settings.plantings)

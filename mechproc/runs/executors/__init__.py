@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 from mechproc.errors import first_line, require
 from mechproc.runs.config import RunConfig
+from mechproc.runs.executors.bar import training_bar
 from mechproc.runs.executors.processes import UNGUARDED, Processes
 from mechproc.runs.executors.queue import Event, Queue, Report, RunsFailedError
 from mechproc.runs.executors.serial import serial
@@ -49,6 +50,7 @@ def run_all(
     last; with 1 everything happens in this process. With ``weights``, runs of which only a record exists are trained
     again. With ``wait``, a run that another process is writing is waited for while others are trained; without, it
     fails. ``executor`` takes the place of ``workers``. Ctrl-C and SIGTERM let the trainings write their resume points.
+    ``report`` hears of every step; without one, a bar is drawn where somebody watches (``mechproc.progress``).
 
     A run that fails is recorded in its folder. The others go on, or with ``on_failure="stop"`` none is begun after it.
     Raises ``RunsFailedError`` at the end when some runs failed.
@@ -59,12 +61,13 @@ def run_all(
     require(workers >= 1, "workers", workers, "at least 1")
     runs = list(runs)
     store.record_complete(runs)
-    queue = Queue(store.missing(runs, weights), store, report, wait, on_failure)
+    missing = store.missing(runs, weights)
     if executor is None:
-        executor = serial if min(workers, queue.n_total) <= 1 else Processes(min(workers, queue.n_total))
-    if queue.n_total:
+        executor = serial if min(workers, len(missing)) <= 1 else Processes(min(workers, len(missing)))
+    if missing:
         store.stay_here()
-    with _sigterm_ends_this():
+    with _sigterm_ends_this(), contextlib.nullcontext(report) if report else training_bar(missing) as heard:
+        queue = Queue(missing, store, heard, wait, on_failure)
         executor(queue, store)
     if queue.failures:
         listed = "\n".join(f"  {name}: {first_line(Exception(error))}" for name, error in queue.failures.items())
