@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from mechproc.progress import progress
 
 from analyses.interventions.activations import Activations, gradients, record
 from analyses.interventions.exchange import DIRECTIONS, Cell, Exchange, exchanged
@@ -38,6 +37,7 @@ from mechproc.errors import PartError, require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site, components
 from mechproc.procedures.base import Items, Procedure
+from mechproc.progress import progress
 from mechproc.result import Label, Result
 
 METHODS = ("gradient", "integrated", "exact")

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from mechproc.progress import progress
 
 from analyses.interventions.edges import contributions
 from analyses.interventions.items import N_PAIRS, Pairs, Tokens, asked, check_items, chosen_pairs, cut, order_of_length
@@ -29,6 +28,7 @@ from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items, Procedure
+from mechproc.progress import progress
 from mechproc.result import Label, Result
 
 TOLERANCE = 1e-5

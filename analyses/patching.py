@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from mechproc.progress import progress
 
 from analyses.interventions.exchange import DIRECTIONS, Cell, Exchange, Exchanged, exchanged
 from analyses.interventions.items import N_PAIRS, Pairs, Tokens, asked, check_items, chosen_pairs, cut
@@ -36,6 +35,7 @@ from analyses.models import Models, by_seed, donors_of, sized_threads
 from mechproc.errors import require
 from mechproc.model.parts import Ablation, components
 from mechproc.procedures.base import Items, Procedure
+from mechproc.progress import progress
 from mechproc.result import Label, Result, Where
 
 Places = Positions | Literal["each"] | Mapping[str, Positions]

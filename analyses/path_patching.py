@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mechproc.progress import progress
 
 from analyses.interventions.edge_effects import Direction, asked_pairs, measure
 from analyses.interventions.edge_sweep import EdgeSet
@@ -32,6 +31,7 @@ from analyses.models import Models, by_seed, sized_threads
 from mechproc.config import nearest
 from mechproc.errors import PartError, require
 from mechproc.procedures.base import Procedure
+from mechproc.progress import progress
 from mechproc.result import Result, Where
 
 DIRECTIONS = {

@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from mechproc.progress import progress
 
 from analyses import donor_statistics
 from mechproc.model.hooked import HookedTransformer
+from mechproc.progress import progress
 from mechproc.result import Result, Where
 from mechproc.runs.config import RunAtStep
 from mechproc.runs.store import Store

@@ -11,6 +11,7 @@ import pytest
 
 from mechproc.errors import ConfigError, StoreError
 from mechproc.result import Result, align, stack
+from mechproc.result.references import reference_scores
 
 NAN = float("nan")
 
@@ -164,6 +165,18 @@ def test_a_notebook_shows_results_of_any_shape():
     page = Html(long._repr_html_())
     assert page.rows[0] == ["x", "y", "value"] and len(page.rows) == 41
     assert "110 more rows are not shown." in page.text
+
+
+def test_values_stand_beside_what_they_are_held_against():
+    known = {"intact": {"0": 0.9, "1": 0.8}, "ceiling": 1.0, "baselines": {"<last>": 0.25, "first": 0.1}}
+    sentence = "Intact accuracy 80.0 % to 90.0 %; best attainable 100.0 %; best baseline 25.0 % (<last>)."
+    assert sentence in str(make(metadata=known)).splitlines()
+    page = Html(make(metadata=known)._repr_html_())
+    assert sentence in "".join(page.text) and "last" not in page.tags
+    by_item = make(metadata={"baselines": {"a": {"uniform": 0.2}, "b": {"uniform": 0.4}, "settings": {"x": "y"}}})
+    assert "A: uniform 20.0 %; b: uniform 40.0 %." in str(by_item).splitlines()
+    assert "B: uniform 40.0 %." in str(by_item.select(item="b")).splitlines()
+    assert reference_scores(make()) == reference_scores(make(metadata={"baselines": {"a": "b"}})) == []
 
 
 def test_warnings_are_printed_before_the_values():

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mechproc.progress import progress
 
 from analyses.ablation.kinds import DOES_NOT_SHOW, OF_THE_KIND, Kind, kind_of, layernorm_of, rows_of, sites_under
 from analyses.interventions.activations import Activations
@@ -43,6 +42,7 @@ from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site
 from mechproc.procedures.base import Items, Procedure
+from mechproc.progress import progress
 from mechproc.result import Label, Result
 
 NO_OP_ITEMS = 8

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mechproc.progress import progress
 
 from analyses.attention.general import GENERAL, general_masks, repeated
 from analyses.attention.heads import best_heads
@@ -20,6 +19,7 @@ from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
 from mechproc.model.config import ModelConfig
 from mechproc.procedures.base import Items, Procedure
+from mechproc.progress import progress
 from mechproc.result import Label, Result
 
 N_ITEMS = 512

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from mechproc.progress import progress
 
 from analyses.attention.reading import NOT_USED, check_fits, layer_patterns
 from analyses.interventions.metrics import METRICS, scored_tokens
@@ -15,6 +14,7 @@ from analyses.models import Models, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.procedures.attention_weights import target_weights
 from mechproc.procedures.base import Items
+from mechproc.progress import progress
 from mechproc.result import Result
 
 

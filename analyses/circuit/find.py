@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mechproc.progress import progress
 
 from analyses.circuit.controls import control_effects, edge_effects, size
 from analyses.circuit.evaluate import MEASURES, evaluate
@@ -33,6 +32,7 @@ from analyses.models import Models, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Procedure
+from mechproc.progress import progress
 from mechproc.result import Label, Result, Where
 
 QUANTILE, FLOOR = 0.95, 0.02

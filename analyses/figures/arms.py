@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-from analyses.figures.caption import finish, reference_lines, spelled_score
+from analyses.figures.caption import finish
 from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, with_axes
 from analyses.figures.style import COLOURS, GREY, blank, escaped, label_width, spread, tick_labels
 from mechproc.result import Result
+from mechproc.result.references import reference_lines, spelled_score
 from mechproc.statistics.paired import Method
 
 ROW = 58

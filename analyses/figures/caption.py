@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from analyses.figures.style import GREY, wrapped
 from mechproc.result import Result
+from mechproc.result.references import reference_scores
 
 WARNING = "#c4513f"
 CHARACTERS = 112
@@ -73,44 +74,6 @@ def without_caption(figure: go.Figure) -> dict[str, Any]:
         layout["height"] = layout["height"] - height
         layout["margin"] = {**layout["margin"], "b": layout["margin"]["b"] - height}
     return {**plain, "layout": layout}
-
-
-def reference_scores(result: Result) -> list[str]:
-    """What the scores are to be held against, where ``result.metadata`` has it: one sentence, or none.
-
-    Read are ``intact`` (the score of the whole model, by seed), ``ceiling`` (the best attainable score) and
-    ``baselines`` (by name, the scores of predictors that do not know the rule).
-    """
-    metric = str(result.metadata.get("metric", "accuracy"))
-    parts = []
-    intact = result.metadata.get("intact")
-    if isinstance(intact, dict) and intact:
-        scores = [float(score) for score in intact.values()]
-        low, high = (spelled_score(score, result.unit) for score in (min(scores), max(scores)))
-        parts.append(f"intact {metric} {low}" if low == high else f"intact {metric} {low} to {high}")
-    for name, score in reference_lines(result).items():
-        what, _, which = name.partition(": ")
-        parts.append(f"{what} {spelled_score(score, result.unit)}{f' ({which})' if which else ''}")
-    text = "; ".join(parts)
-    return [f"{text[0].upper()}{text[1:]}."] if text else []
-
-
-def reference_lines(result: Result) -> dict[str, float]:
-    """The ceiling and the best baseline by name, where ``result.metadata`` has them."""
-    lines = {}
-    if isinstance(ceiling := result.metadata.get("ceiling"), (int, float)):
-        lines["best attainable"] = float(ceiling)
-    baselines = result.metadata.get("baselines")
-    if isinstance(baselines, dict) and baselines:
-        lowest = result.metadata.get("metric") == "loss"
-        best = (min if lowest else max)(baselines, key=lambda name: baselines[name])
-        lines[f"best baseline: {best}"] = float(baselines[best])
-    return lines
-
-
-def spelled_score(score: float, unit: str) -> str:
-    """A score with its unit; fractions in percent."""
-    return f"{100 * score:.1f} %" if unit == "fraction" else f"{score:.4g} {unit}"
 
 
 def _ended(sentence: str) -> str:

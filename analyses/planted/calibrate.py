@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import binomtest
-from mechproc.progress import progress
 
 from analyses.planted.applies import ASKED, asked
 from analyses.planted.family import Family, families
@@ -22,6 +21,7 @@ from analyses.planted.planting import Planting, plant
 from analyses.planted.roles import ALARMS, EXPECTED, Role, is_hit
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
+from mechproc.progress import progress
 from mechproc.result import Result
 
 FLOOR, QUANTILE, N_CALIBRATION = 0.05, 0.99, 20

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from scipy.stats import ortho_group
 from torch import Tensor
-from mechproc.progress import progress
 
 from analyses.interventions.items import Pairs, check_items, cut, derangement, frequent, layouts, minimal_pairs
 from analyses.interventions.metrics import metric_of, scored_tokens
@@ -37,6 +36,7 @@ from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site
 from mechproc.procedures.base import Procedure
 from mechproc.procedures.items import UNDEFINED
+from mechproc.progress import progress
 from mechproc.result import Label, Result, Where
 
 QUANTITIES = {
@@ -103,9 +103,7 @@ def causal_effect(
     values = np.full((len(asked), len(sites_at), len(QUANTITIES), len(of_seed)), np.nan)
     intact: dict[str, float] = {}
     accuracy: dict[str, float] = {}
-    for column, (label, model) in enumerate(
-        progress(of_seed.items(), "causal effect")
-    ):
+    for column, (label, model) in enumerate(progress(of_seed.items(), "causal effect")):
         x, _ = activations_at(model, train, sites_at, label)
         probes = {q.latent: {name: _directions(q, x[name], rank) for name in sites_at} for q in usable}
         measured = _Measured(model, pairs, sites_at, label, n_controls, seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mechproc.progress import progress
 
 from analyses.interventions.standing import standing
 from analyses.models import Models, by_seed, sized_threads, untrained
@@ -13,6 +12,7 @@ from analyses.probing import fit
 from analyses.probing.rows import Positions, Question, activations_at, questions, split_items
 from analyses.probing.sites import sites_of
 from mechproc.procedures.base import Procedure
+from mechproc.progress import progress
 from mechproc.result import Result, Where
 
 N_UNTRAINED = 2
@@ -90,9 +90,7 @@ def run(
             for place, name in enumerate(sites_at):
                 baselines[number, row, place] = _read(question, x[name], x_test[name])
     accuracy: dict[str, float] = {}
-    for column, (label, model) in enumerate(
-        progress(of_seed.items(), "probing")
-    ):
+    for column, (label, model) in enumerate(progress(of_seed.items(), "probing")):
         x, _ = activations_at(model, train, sites_at, label)
         x_test, accuracy[str(label)] = activations_at(model, test, sites_at, label)
         for row, question in enumerate(asked):

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from mechproc.progress import progress
 
 from analyses.interventions.items import check_items, cut, inputs
 from analyses.interventions.metrics import ScoredTokens, metric_of, scored_tokens
@@ -26,6 +25,7 @@ from mechproc.model.forward import forward
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State
 from mechproc.procedures.base import Items
+from mechproc.progress import progress
 from mechproc.result import Result
 
 KINDS = ("as they are", "matched")

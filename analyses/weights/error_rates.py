@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import binomtest
-from mechproc.progress import progress
 
 from analyses.matrices import Matrices, singular_values
 from analyses.planted.family import families
@@ -35,6 +34,7 @@ from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import heads
 from mechproc.model.state import State, init_state
 from mechproc.procedures import get
+from mechproc.progress import progress
 from mechproc.threads import one_thread
 from mechproc.training.config import TrainingConfig
 from mechproc.training.engines.choice import choose
@@ -140,8 +140,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m analyses.weights.error_rates", description="measure the error rates"
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--trials", type=int, default=100, help="comparisons of models of different starts", unit="trial")
-    parser.add_argument("--shared", type=int, default=50, help="comparisons of models that share their starts", unit="trial")
+    parser.add_argument(
+        "--trials", type=int, default=100, help="comparisons of models of different starts", unit="trial"
+    )
+    parser.add_argument(
+        "--shared", type=int, default=50, help="comparisons of models that share their starts", unit="trial"
+    )
     parser.add_argument("--plantings", type=int, default=50, help="planted models of each family")
     settings = parser.parse_args(arguments)
     rows = simulate(settings.trials, settings.shared, settings.plantings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechproc.result.labels import in_words
+from mechproc.result.references import reference_scores
 
 if TYPE_CHECKING:
     from mechproc.result.core import Result
@@ -21,20 +22,22 @@ MAX_SEEDS = 32
 
 
 def as_text(result: Result) -> str:
-    """What was measured, its warnings, a table laid out as in ``as_html``, and what it does not show."""
+    """What was measured, its warnings, what it is held against, a table as in ``as_html``, what it does not show."""
     rows, n_rows = _rows(result)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     body = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     rest = [f"... and {n_rows - MAX_ROWS:,} more rows"] if n_rows > MAX_ROWS else []
     warnings = [f"Warning: {sentence}" for sentence in result.warnings]
     end = f"Does not show: {result.what_it_does_not_show}"
-    return "\n".join([heading(result), *warnings, result.direction, *body, *rest, end])
+    held_against = reference_scores(result)
+    return "\n".join([heading(result), *warnings, result.direction, *held_against, *body, *rest, end])
 
 
 def as_html(result: Result) -> str:
     """An HTML table: a column for each seed (else for each label of the last axis), a row for all other labels.
 
-    Above it the name, unit, direction and warnings; below it the reasons of undefined cells and what is not shown.
+    Above it the name, unit, direction, warnings, and what the values are to be held against where that is known; below
+    it the reasons of undefined cells and what is not shown.
     """
     (head, *rows), n_rows = _rows(result)
     n_names = len(result.axes) - (_across(result) is not None)
@@ -51,6 +54,7 @@ def as_html(result: Result) -> str:
         [
             f"<p><b>{html.escape(heading(result))}</b>. {html.escape(result.direction)}</p>",
             *(f"<p><b>Warning:</b> {html.escape(sentence)}</p>" for sentence in result.warnings),
+            *(f"<p>{html.escape(sentence)}</p>" for sentence in reference_scores(result)),
             f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>",
             *(f"<p>{html.escape(note)}</p>" for note in notes),
         ]

@@ -12,7 +12,7 @@ from mechproc.runs.executors.queue import Event, Report
 
 @contextlib.contextmanager
 def training_bar(runs: Iterable[RunConfig]) -> Iterator[Report | None]:
-    """A ``Report`` that moves a bar over the updates of ``runs``; ``None`` where nobody watches, or nothing is to do."""
+    """A ``Report`` that moves a bar over the updates of ``runs``; ``None`` where nobody watches or nothing is left."""
     updates = {run.identity: run.training.last_step for run in runs}
     if not updates or not is_watched():
         yield None

@@ -1,0 +1,68 @@
+"""What the values of a Result are to be held against: intact scores, ceilings and baselines, where it knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechproc.result.core import Result
+
+
+def reference_scores(result: Result) -> list[str]:
+    """What the values are to be held against, where ``result.metadata`` has it: one sentence, or none.
+
+    Read are ``intact`` (the score of the whole model, by seed), ``ceiling`` (the best attainable score) and
+    ``baselines``: by name, the scores of predictors that do not know the rule; or these for each label of an axis.
+    """
+    metric = str(result.metadata.get("metric", "accuracy"))
+    parts = []
+    intact = result.metadata.get("intact")
+    if isinstance(intact, dict) and intact and _are_numbers(intact):
+        scores = [float(score) for score in intact.values()]
+        low, high = (spelled_score(score, result.unit) for score in (min(scores), max(scores)))
+        parts.append(f"intact {metric} {low}" if low == high else f"intact {metric} {low} to {high}")
+    for name, score in reference_lines(result).items():
+        what, _, which = name.partition(": ")
+        parts.append(f"{what} {spelled_score(score, result.unit)}{f' ({which})' if which else ''}")
+    for label, levels in _by_label(result).items():
+        each = ", ".join(f"{name} {spelled_score(score, result.unit)}" for name, score in levels.items())
+        parts.append(f"{label}: {each}")
+    text = "; ".join(parts)
+    return [f"{text[0].upper()}{text[1:]}."] if text else []
+
+
+def reference_lines(result: Result) -> dict[str, float]:
+    """The ceiling and the best baseline by name, where ``result.metadata`` has them."""
+    lines = {}
+    if isinstance(ceiling := result.metadata.get("ceiling"), (int, float)):
+        lines["best attainable"] = float(ceiling)
+    baselines = result.metadata.get("baselines")
+    if isinstance(baselines, dict) and baselines and _are_numbers(baselines):
+        lowest = result.metadata.get("metric") == "loss"
+        best = (min if lowest else max)(baselines, key=lambda name: baselines[name])
+        lines[f"best baseline: {best}"] = float(baselines[best])
+    return lines
+
+
+def spelled_score(score: float, unit: str) -> str:
+    """A score with its unit; fractions in percent."""
+    return f"{100 * score:.1f} %" if unit == "fraction" else f"{score:.4g} {unit}"
+
+
+def _by_label(result: Result) -> dict[str, Mapping[str, float]]:
+    """Baselines that differ between the labels of an axis, of the labels that the Result still has."""
+    baselines = result.metadata.get("baselines")
+    if not isinstance(baselines, dict):
+        return {}
+    labels = {str(label) for of_axis in result.coordinates.values() for label in of_axis}
+    labels |= {str(label) for label in result.selected.values()}
+    return {
+        label: levels
+        for label, levels in baselines.items()
+        if label in labels and isinstance(levels, dict) and levels and _are_numbers(levels)
+    }
+
+
+def _are_numbers(values: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, (int, float)) for value in values.values())
