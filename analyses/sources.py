@@ -19,7 +19,7 @@ from mechproc.config import digest, nearest
 from mechproc.errors import ConfigError, require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.io import MODEL_FILE, load_model
-from mechproc.pretrained import card, pretrained_weights, shipped
+from mechproc.pretrained import card, load_pretrained, shipped
 from mechproc.procedures import Procedure
 from mechproc.result import Label
 from mechproc.runs.config import RunConfig
@@ -121,8 +121,7 @@ def _shipped(match: re.Match[str]) -> Group:
     seeds = [donor["seed"] for donor in known["donors"]] if match["seeds"] is None else _numbers(match["seeds"])
     models: dict[Label, HookedTransformer] = {}
     for seed in seeds:
-        weights = pretrained_weights(rule, seed, None if step is None else int(step))
-        models[seed] = HookedTransformer(*weights, name=f"{rule}, seed {seed}" + (f", step {step}" if step else ""))
+        models[seed] = load_pretrained(rule, seed, None if step is None else int(step))
     at = f" at step {step}" if step else ""
     return Group(rule + at, models, Procedure.from_dict(known["procedure"]), (match[0],))
 

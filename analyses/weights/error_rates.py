@@ -140,12 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m analyses.weights.error_rates", description="measure the error rates"
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument(
-        "--trials", type=int, default=100, help="comparisons of models of different starts", unit="trial"
-    )
-    parser.add_argument(
-        "--shared", type=int, default=50, help="comparisons of models that share their starts", unit="trial"
-    )
+    parser.add_argument("--trials", type=int, default=100, help="comparisons of models of different starts")
+    parser.add_argument("--shared", type=int, default=50, help="comparisons of models that share their starts")
     parser.add_argument("--plantings", type=int, default=50, help="planted models of each family")
     settings = parser.parse_args(arguments)
     rows = simulate(settings.trials, settings.shared, settings.plantings)

@@ -11,8 +11,7 @@ other module does.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +28,20 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.convert import folding
 from mechproc.model.forward import at_least_float32
 from mechproc.model.hooks import HookPoint, StrictlyHooked
-from mechproc.model.state import State, check_state, dtype_of, init_state, n_parameters, tensor_shapes
+from mechproc.model.state import (
+    State,
+    check_state,
+    dtype_of,
+    init_state,
+    n_parameters,
+    tensor_shapes,
+    weights_digest,
+)
+from mechproc.notebook import facts
 
 NO_TOKENIZER = "token numbers, as this model has no tokenizer"
+DIGESTED = 10_000_000
+"""Parameters of the largest model that shows the digest of its weights; of larger ones it takes too long."""
 
 
 class Output(NamedTuple):
@@ -45,9 +55,10 @@ class HookedTransformer(StrictlyHooked):
     """The model of ``cfg`` with the weights of ``state``, or freshly initialised from ``seed``.
 
     Weights are copied in and out: ``state`` is never aliased. They keep their dtype unless ``dtype`` converts them;
-    fresh ones are float32. ``name`` is shown by ``repr`` and in notebooks. The model has no dropout and is always in
-    evaluation mode. Activations: residual stream [batch, pos, d_model]; q, k, v, z [batch, pos, head, d_head]; scores
-    and pattern [batch, head, query, key]; results and split inputs [batch, pos, head, d_model].
+    fresh ones are float32. ``name`` and ``about`` (what else is known of the model, such as what it was trained on
+    and its score) are shown by ``repr`` and in notebooks. The model has no dropout and is always in evaluation mode.
+    Activations: residual stream [batch, pos, d_model]; q, k, v, z [batch, pos, head, d_head]; scores and pattern
+    [batch, head, query, key]; results and split inputs [batch, pos, head, d_model].
     """
 
     cfg: HookedConfig
@@ -61,9 +72,11 @@ class HookedTransformer(StrictlyHooked):
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
         name: str | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
+        self.about = dict(about or {})
         state = init_state(cfg, seed) if state is None else state
         check_state(state, cfg)
         self.cfg = HookedConfig(**cfg.to_dict())
@@ -250,7 +263,7 @@ class HookedTransformer(StrictlyHooked):
         for step, wanted in steps.items():
             if wanted:
                 cfg, state = step(cfg, state)
-        return HookedTransformer(cfg, state, device=self.cfg.device, name=self.name)
+        return HookedTransformer(cfg, state, device=self.cfg.device, name=self.name, about=self.about)
 
     def require_folded_ln(self, layer: int | None, mlp_input: bool = False) -> None:
         """Raise ``ConfigError`` unless a LayerNorm is a plain normalisation: no weight but 1 and no bias but 0.
@@ -289,19 +302,22 @@ class HookedTransformer(StrictlyHooked):
     # ---- shown -----------------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, str]:
-        """What the model is, in words: its name, shape, LayerNorms, embeddings, number of parameters, dtype, device."""
+        """What the model is, in words: its name, what is known of it, shape, LayerNorms, embeddings, number of
+        parameters, dtype, device; of a small model the first digits of the digest of its weights."""
         cfg = self.cfg
         mlp = "no MLPs" if cfg.attn_only else f"MLPs of {cfg.d_mlp} neurons ({cfg.act_fn})"
         read = f"{cfg.d_vocab} tokens" if cfg.input == "tokens" else f"vectors of {cfg.d_input}, {cfg.d_vocab} logits"
         norms = {"LN": "with weight and bias (LN)", "LNPre": "without weight and bias (LNPre)", None: "none"}
         return {
             "name": self.name or "not named",
+            **self.about,
             "layers": f"{cfg.n_layers}, each {cfg.n_heads} heads of width {cfg.d_head} and {mlp}",
             "residual stream": f"width {cfg.d_model}, at most {cfg.n_ctx} positions",
             "input": read,
             "LayerNorms": norms[cfg.normalization_type],
             "embeddings": "tied" if cfg.tied_embeddings else "not tied",
             "parameters": f"{n_parameters(cfg):,}, {str(cfg.dtype).removeprefix('torch.')} on {cfg.device}",
+            **self._digest(),
         }
 
     def __repr__(self) -> str:
@@ -310,10 +326,14 @@ class HookedTransformer(StrictlyHooked):
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
-        rows = (f"<tr><th>{field}</th><td>{html.escape(text)}</td></tr>" for field, text in self.summary().items())
-        return f"<table><caption>HookedTransformer</caption>{''.join(rows)}</table>"
+        return facts("HookedTransformer", self.summary())
 
     # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _digest(self) -> dict[str, str]:
+        if n_parameters(self.cfg) > DIGESTED or self.cfg.device.type == "meta":
+            return {}
+        return {"weights": weights_digest(self.cfg, self.state_dict())[:12]}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HookedTransformer:
         super()._apply(fn, recurse)  # what to(), cuda(), double() and the like all call

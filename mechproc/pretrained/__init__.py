@@ -68,12 +68,30 @@ def pretrained_weights(rule: str, seed: int = 0, step: int | None = None) -> tup
 def load_pretrained(rule: str, seed: int = 0, step: int | None = None) -> HookedTransformer:
     """A pretrained model of ``rule``; ``step`` is one of the few of which weights are kept, the last by default.
 
-    Raises ``ConfigError`` that names what there is for a rule, seed or step without weights.
+    The model shows its accuracy on test items beside the best attainable one and the best of a predictor that does
+    not know the rule; earlier steps show the accuracy on validation items where it was measured. Raises
+    ``ConfigError`` that names what there is for a rule, seed or step without weights.
     """
     from mechproc.model.hooked import HookedTransformer
 
     name = f"{rule}, seed {seed}" + ("" if step is None else f", step {step}")
-    return HookedTransformer(*pretrained_weights(rule, seed, step), name=name)
+    return HookedTransformer(*pretrained_weights(rule, seed, step), name=name, about=_standing(rule, seed, step))
+
+
+def _standing(rule: str, seed: int, step: int | None) -> dict[str, str]:
+    """What the model was trained on and how well it does, in words."""
+    known = card(rule)
+    donor = next(entry for entry in known["donors"] if entry["seed"] == seed)
+    levels = f"best attainable {100 * known['ceiling']:.1f} %" if known["ceiling"] is not None else "ceiling unknown"
+    name, best = max(known["baselines"].items(), key=lambda item: item[1])
+    levels += f", without the rule {100 * best:.1f} % ({name})"
+    about = {"trained on": f"{rule}, {donor['steps'] if step is None else step:,} updates"}
+    if step is None:
+        return about | {"test accuracy, as trained": f"{100 * donor['accuracy']:.1f} % ({levels})"}
+    measured = donor["curve"].get(str(step))
+    return about | (
+        {} if measured is None else {"validation accuracy, as trained": f"{100 * measured:.1f} % ({levels})"}
+    )
 
 
 def _one_of(field: str, value: object, allowed: list[int]) -> None:

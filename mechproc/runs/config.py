@@ -11,6 +11,7 @@ from mechproc.config import Config, digest
 from mechproc.errors import require
 from mechproc.model.config import MODEL_VERSION, ModelConfig
 from mechproc.model.state import State
+from mechproc.notebook import facts
 from mechproc.procedures import Procedure
 from mechproc.procedures.shuffled import Shuffled
 from mechproc.runs.donors import ModelFile, ShippedModel
@@ -18,6 +19,7 @@ from mechproc.runs.head_order import ORDER_VERSION, check_targets, head_order, w
 from mechproc.training.config import TRAINING_VERSION, TrainingConfig
 from mechproc.training.data import check_fit
 from mechproc.training.schedule import checkpoint_steps
+from mechproc.transfer.arms import arm
 from mechproc.transfer.recipe import RECIPE_VERSION, Recipe, check
 
 
@@ -110,6 +112,24 @@ class RunConfig(Config):
             for run in donor.needs:
                 needed |= {r.identity: r for r in run.with_donors()}
         return [*needed.values(), self]
+
+    def summary(self) -> dict[str, str]:
+        """What the run is, in words: name, rule or task, model, start, donors, length of the training and seed."""
+        cfg, training = self.model, self.training
+        mlp = "no MLPs" if cfg.attn_only else f"MLPs of {cfg.d_mlp}"
+        donors = "; ".join(f"{name}: {donor.label}" for name, donor in self.donors.items())
+        return {
+            "run": self.name,
+            "trained on": self.procedure.short_name,
+            "model": f"{cfg.n_layers} layers, {cfg.n_heads} heads, width {cfg.d_model}, {mlp}",
+            "starts from": arm(self.recipe),
+            **({"donors": donors} if donors else {}),
+            "training": f"{training.last_step:,} updates of {training.batch_size} items",
+            "seed": str(self.seed),
+        }
+
+    def _repr_html_(self) -> str:
+        return facts("RunConfig", self.summary())
 
     def _check_starts(self) -> None:
         """Refuse two models that start from the same fresh weights, unless a ``start`` was given by name."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Word = Literal["supported", "refuted", "undecided"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ContrastVerdict:
     """One contrast of a claim."""
 
@@ -41,6 +41,10 @@ class ContrastVerdict:
         """The mean over seeds."""
         return float(self.values.mean())
 
+    def __repr__(self) -> str:
+        seeds, p = len(self.values), f"p = {self.adjusted_p:.2g}"
+        return f"<ContrastVerdict {self.contrast.name}: {self.word}, mean {self.mean:+.4g}, {seeds} seeds, {p}>"
+
     def seeds_for_decision(self, alpha: float) -> int | None:
         """Seeds with which an effect of the smallest size that matters would probably be decided, given the spread, and
         with which so many crossings as it takes would probably show; None: more than 1,000."""
@@ -51,7 +55,7 @@ class ContrastVerdict:
         return max(needed, seeds_to_show(effect / self.contrast.height, alpha / 2))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ClaimVerdict:
     """A claim with its word. ``print`` shows notes, word, and each contrast."""
 
@@ -120,6 +124,9 @@ class ClaimVerdict:
             }
             for c in self.contrasts
         ]
+
+    def __repr__(self) -> str:
+        return f"<ClaimVerdict {self.claim.name}: {self.word}. {self.claim.statement}>"
 
     def __str__(self) -> str:
         lines = [f"Note: {note}." for note in self.notes]

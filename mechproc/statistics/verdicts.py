@@ -52,9 +52,9 @@ class Comparison:
         return float(self.differences.mean())
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Verdict:
-    """The outcome of one comparison. ``print`` shows its notes and its sentence."""
+    """The outcome of one comparison. ``print`` shows its notes and its sentence, ``repr`` its sentence alone."""
 
     family: Family
     comparison: Comparison
@@ -94,7 +94,10 @@ class Verdict:
         return "helps" if better else "hurts"
 
     def sentence(self) -> str:
-        """The verdict in words, no stronger than the interval."""
+        """The verdict in words, no stronger than the interval, and what its numbers leave open."""
+        return "; ".join([self._finding(), *self.remarks()])
+
+    def _finding(self) -> str:
         treatment, control, name = self.comparison.treatment, self.comparison.control, self.family.name
         if self.word in ("helps", "hurts"):
             head = f"{treatment} {self.word} {name}"
@@ -107,11 +110,10 @@ class Verdict:
         else:
             head = f"{treatment} on {name}: {self.word} for a verdict"
         mixed = f"; mixed provenance, {self.mixed_provenance[0]}" if self.mixed_provenance else ""
-        text = (
+        return (
             f"{head}: {self._signed(self.comparison.mean)} {self._unit} against {control} "
             f"({self._interval_text()}, {self.n_seeds} paired seeds, {self._test_text()}{mixed})"
         )
-        return "; ".join([text, *self.remarks()])
 
     def row(self) -> dict[str, Any]:
         """The verdict as one row of a table or one JSON object; an end of an unbounded interval is None."""
@@ -133,6 +135,9 @@ class Verdict:
             "notes": list(self.notes),
             "mixed_provenance": list(self.mixed_provenance),
         }
+
+    def __repr__(self) -> str:
+        return f"<Verdict: {self._finding()}>"
 
     def __str__(self) -> str:
         return "\n".join([*(f"Note: {note}." for note in self.notes), f"{self.sentence()}."])
@@ -184,6 +189,9 @@ class Verdict:
 
 class Verdicts(list[Verdict]):
     """Verdicts that print as sentences, each note once and before the sentences that it concerns."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "<Verdicts: none>"
 
     def table(self) -> pd.DataFrame:
         """One row for each verdict."""

@@ -19,9 +19,10 @@ from mechproc.statistics.comparisons import Family
 from mechproc.statistics.verdicts import Verdicts
 from mechproc.studies import readings
 from mechproc.studies.comparable import SETTINGS, Setting, check_contrast, check_donors, share_a_donor
+from mechproc.studies.overview import Overview
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Study:
     """Arms by seeds. ``runs`` is a plain list of (arm, run); asking for ten seeds after five runs five.
 
@@ -138,6 +139,11 @@ class Study:
         """One row for each complete run."""
         return readings.table(self, store)
 
+    def overview(self, store: Store) -> Overview:
+        """All of it at a glance: arms, seeds that are complete, mean scores, verdicts and claims; for ``print`` and for
+        notebooks."""
+        return Overview(self, store)
+
     # ---- what follows from it ----------------------------------------------------------------------------------------
 
     def judge(self, store: Store, *, allow_mixed_provenance: bool = False) -> Verdicts:
@@ -194,3 +200,11 @@ class Study:
             for name in share_a_donor(self.by_arm[arm].values())
         ]
         return (*readings.donor_notes(self, store, arm), *shared)
+
+    # ---- shown -------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"<Study {Overview(self).heading()}>"
+
+    def _repr_html_(self) -> str:
+        return Overview(self)._repr_html_()

@@ -13,7 +13,7 @@ import torch
 from mechproc.errors import ConfigError, PartError, StoreError
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
-from mechproc.model.state import init_state, n_parameters, tensor_shapes
+from mechproc.model.state import init_state, n_parameters, tensor_shapes, weights_digest
 
 
 def same(found, expected):
@@ -141,11 +141,16 @@ def test_dtype_follows_the_weights_and_copies_stand_alone(model, inputs):
 def test_what_a_model_shows(plain, model):
     text = repr(model)
     assert text.startswith("HookedTransformer\n  name: not named\n  layers: 2, each 2 heads of width 4 and MLPs of 32")
-    assert f"parameters: {n_parameters(plain):,}, float64 on cpu" in text and text.count("\n") == 7
-    named = HookedTransformer(plain.replace(d_mlp=0, tied_embeddings=True), name="<mine>", dtype=torch.float16)
+    assert f"parameters: {n_parameters(plain):,}, float64 on cpu" in text and text.count("\n") == 8
+    assert f"weights: {weights_digest(plain, model.state_dict())[:12]}" in text
+    assert "weights" not in model.to("meta").summary() and "weights" in model.to_empty(device="cpu").summary()
+    named = HookedTransformer(
+        plain.replace(d_mlp=0, tied_embeddings=True), name="<mine>", dtype=torch.float16, about={"rule": "<b>set</b>"}
+    )
     assert "no MLPs" in repr(named) and "embeddings: tied" in repr(named) and "float16" in repr(named)
     shown = named._repr_html_()
-    assert "<td>&lt;mine&gt;</td>" in shown and shown.count("<tr>") == shown.count("</tr>") == len(named.summary())
+    assert "<td>&lt;mine&gt;</td>" in shown and "<td>&lt;b&gt;set&lt;/b&gt;</td>" in shown
+    assert shown.count("<tr>") == shown.count("</tr>") == len(named.summary())
     vectors = HookedTransformer(plain.replace(input="vectors", d_input=5, normalization_type=None))
     assert "vectors of 5, 11 logits" in repr(vectors) and "LayerNorms: none" in repr(vectors)
     assert named.process_weights().name == copy.deepcopy(named).name == "<mine>"

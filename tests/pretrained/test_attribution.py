@@ -9,6 +9,7 @@ from transformer_lens.tools.analysis import direct_logit_attribution
 import mechproc
 from mechproc.errors import ConfigError
 from mechproc.procedures import Procedure, get
+from mechproc.runs.donors import ShippedModel
 
 MODELS = [("sort", 0), ("set", 3), ("eca", 5)]
 
@@ -38,6 +39,12 @@ def test_folding_makes_the_parts_add_up_to_the_logit_difference(rule, seed):
         torch.testing.assert_close(total + constant, difference, rtol=0, atol=1e-10)
 
 
-def test_a_shipped_model_shows_its_name():
-    assert repr(mechproc.load_pretrained("sort", 3)).startswith("HookedTransformer\n  name: sort, seed 3\n")
-    assert "name: sort, seed 3, step 100\n" in repr(mechproc.load_pretrained("sort", 3, step=100))
+def test_a_shipped_model_shows_its_name_its_score_and_which_weights_it_has():
+    model, levels = mechproc.load_pretrained("sort", 3), "best attainable 100.0 %, without the rule 74.3 %"
+    assert repr(model).startswith("HookedTransformer\n  name: sort, seed 3\n  trained on: sort, ")
+    assert levels in model.summary()["test accuracy, as trained"]
+    assert model.summary()["weights"] == ShippedModel("sort", 3).identity[:12]
+    early = mechproc.load_pretrained("sort", 3, step=100).summary()
+    assert early["name"] == "sort, seed 3, step 100" and early["trained on"] == "sort, 100 updates"
+    assert "test accuracy, as trained" not in early
+    assert levels in mechproc.load_pretrained("sort", 3, step=1000).summary()["validation accuracy, as trained"]

@@ -151,3 +151,11 @@ def test_a_donor_may_be_a_model_that_ships(tiny):
     assert ShippedModel("set", 3, step=100).identity != shipped.identity != ShippedModel("set", 4).identity
     with pytest.raises(ConfigError, match="rule = 'sett' has no donors"):
         ShippedModel("sett", 3)
+
+
+def test_a_run_shows_what_it_is(tiny):
+    shown = transfer("attention", 3, tiny).summary()
+    assert shown["starts from"] == "attn (set)" and shown["donors"] == "set: set, seed 3"
+    assert shown["model"] == "2 layers, 2 heads, width 8, MLPs of 32" and shown["training"] == "12 updates of 4 items"
+    page = transfer("random", 3, tiny)._repr_html_()
+    assert "<th>starts from</th><td>random</td>" in page and "donors" not in page

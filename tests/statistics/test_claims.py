@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -122,6 +123,10 @@ def test_text_and_rows():
     assert head == "Claim x: supported. A statement."
     assert line.startswith("  a against b: +65.") and "smallest effect 30" in line and line.endswith(": supported")
     assert "Claim x" in verdict._repr_html_() and "ClaimVerdict(" not in str(verdict)
+    assert repr(verdict) == "<ClaimVerdict x: supported. A statement.>"
+    assert re.fullmatch(
+        r"<ContrastVerdict a against b: supported, mean \+0.65\d*, 10 seeds, p = \S+>", repr(verdict.contrasts[0])
+    )
     (row,) = json.loads(json.dumps(verdict.rows()))
     assert row["contrast_word"] == "supported" and row["n_seeds"] == 10
 

@@ -107,6 +107,9 @@ def test_verdicts_print_as_sentences_and_each_note_once():
     assert html.count("<li>") == 2 and "&" not in html.replace("&gt;", "").replace("&lt;", "")
     assert "a helps haystack" in verdicts[0]._repr_html_()
     assert list(verdicts.table()["word"]) == ["helps", "helps"]
+    shown = repr(verdicts).splitlines()
+    assert shown == [repr(verdict) for verdict in verdicts] and repr(type(verdicts)()) == "<Verdicts: none>"
+    assert shown[0].startswith("<Verdict: a helps haystack: +") and shown[0].endswith("after Holm over 2)>")
 
 
 def test_unit_and_direction_follow_the_measure():

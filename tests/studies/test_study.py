@@ -1,5 +1,7 @@
 """Arms by seeds: planned, completed, compared."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,9 @@ def test_scores_curves_crossings_and_donors(tiny, store):
     assert list(donors["seed"]) == [0, 1]
     assert (donors["ceiling"] == 1).all() and (donors["baseline"] < 1).all()
     assert {v.word for v in planned.judge(store)} == {"too few seeds (2 of 8)"}
+    text = str(study((0, 1, 2), tiny).overview(store))
+    assert text.count("2 of 3") == len(ARMS) and "attn (set), permuted" in text
+    assert text.count("too few seeds (2 of 8)") == len(FAMILY.pairs) and "planned" not in text
 
 
 def test_arms_with_other_seeds_are_refused(tiny):
@@ -66,3 +71,20 @@ def test_a_comparison_of_an_unknown_arm_is_refused(tiny):
         Study("partial", [("random", transfer("random", 0, tiny))], (FAMILY,))
     with pytest.raises(ConfigError, match="families"):
         Study("partial", [("random", transfer("random", 0, tiny))], FAMILY)  # type: ignore[arg-type]
+
+
+def test_a_study_shows_its_arms_and_what_is_planned(tiny, store):
+    planned = dataclasses.replace(study((0, 1), tiny), name="<b>", question="Why <i>?")
+    assert repr(planned) == "<Study <b>: 6 arms, 2 seeds, 6 comparisons>"
+    page = planned._repr_html_()
+    assert page.startswith("<p><b>&lt;b&gt;: 6 arms, 2 seeds, 6 comparisons.</b> Why &lt;i&gt;?</p><table>")
+    assert page.count("<tr>") == page.count("</tr>") == 1 + len(ARMS) and "<td>full (set)</td><td>2</td>" in page
+    assert page.count("<li>") == len(FAMILY.pairs)
+    assert "<li>attention against random on haystack: planned, 8 seeds.</li>" in page
+    assert "<td>0 of 2</td><td>not run</td>" in planned.overview(store)._repr_html_()
+
+
+def test_an_overview_says_why_there_is_no_verdict(tiny, store, monkeypatch):
+    planned = study((0, 1), tiny)
+    monkeypatch.setattr(type(planned), "judge", lambda *_: (_ for _ in ()).throw(ConfigError("mixed provenance")))
+    assert planned.overview(store).statements() == ["No verdicts: mixed provenance"]
