@@ -28,6 +28,8 @@ from mechproc.runs.store import Store
 from mechproc.studies import STUDIES
 
 SHIPPED = re.compile(r"(?P<rule>[\w-]+?)(:(?P<seeds>\d+(\.\.\d+)?(,\d+(\.\.\d+)?)*))?(@(?P<step>\d+))?")
+MOST_SEEDS = 10_000
+"""Seeds that one name may stand for."""
 FILES = "files"
 """The name of a group of models of which nothing but their weights is known."""
 
@@ -129,6 +131,8 @@ def _shipped(match: re.Match[str]) -> Group:
 def _numbers(text: str) -> list[int]:
     """``"0..3,7"`` -> ``[0, 1, 2, 3, 7]``."""
     ends = [[int(end) for end in part.split("..")] for part in text.split(",")]
+    for end in ends:
+        require(end[-1] - end[0] < MOST_SEEDS, "seeds", text, f"at most {MOST_SEEDS:,}")
     return [number for end in ends for number in range(end[0], end[-1] + 1)]
 
 

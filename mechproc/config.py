@@ -23,7 +23,7 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, Union
 
-from mechproc.errors import ConfigError
+from mechproc.errors import MOST_SHOWN, ConfigError, shown
 
 T = typing.TypeVar("T")
 
@@ -40,6 +40,8 @@ def digest(value: Any) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """``"; did you mean 'x'?"``, or nothing when no name comes close."""
+    if len(name) > MOST_SHOWN:  # the search takes the square of the length
+        return ""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -67,6 +69,9 @@ class Config(metaclass=_ConfigMeta):
     """The name of this member of its registry in JSON; empty for classes that have no registry."""
     registry: ClassVar[dict[str, type[Config]] | None] = None
     """The members of the registry by ``kind``; set on the registry's base class."""
+    largest: ClassVar[int] = 2**63 - 1
+    """The largest whole number that a setting may be; ``at_most`` gives a setting a limit of its own. A larger one,
+    which a file may hold, is refused before anything is made in such a size."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -91,6 +96,8 @@ class Config(metaclass=_ConfigMeta):
             read = _read(hint, value, name)
             if read is not value:
                 object.__setattr__(self, name, read)
+        for field in dataclasses.fields(self):
+            _require_small(field.name, getattr(self, field.name), field.metadata.get("largest", self.largest))
 
     @classmethod
     def _member(cls, kind: Any) -> type[Config] | None:
@@ -132,7 +139,7 @@ class Config(metaclass=_ConfigMeta):
         """
         where = where or cls.__name__
         if not isinstance(plain, dict):
-            raise ConfigError(f"{where} = {plain!r} is not allowed: a table of settings is expected")
+            raise ConfigError(f"{where} = {shown(plain)} is not allowed: a table of settings is expected")
         plain = dict(plain)
         if cls.registry is not None:
             kind = plain.pop("kind", cls.kind or None)
@@ -140,7 +147,7 @@ class Config(metaclass=_ConfigMeta):
             if registered is None:
                 known = ", ".join(sorted(cls.registry))
                 raise ConfigError(
-                    f"{where}.kind = {kind!r} is not allowed: one of {known}{nearest(str(kind), cls.registry)}"
+                    f"{where}.kind = {shown(kind)} is not allowed: one of {known}{nearest(str(kind), cls.registry)}"
                 )
             member = typing.cast(type[Self], registered)
             if not issubclass(member, cls):
@@ -172,6 +179,20 @@ class Config(metaclass=_ConfigMeta):
         return dataclasses.replace(self, **(following | changes))
 
 
+def at_most(largest: int, default: Any) -> Any:
+    """The field of a setting with this default that may be no larger than ``largest``."""
+    return dataclasses.field(default=default, metadata={"largest": largest})
+
+
+def _require_small(name: str, value: Any, largest: int) -> None:
+    """Refuse a whole number beyond ``largest``, and one among several."""
+    if isinstance(value, tuple):
+        for each in value:
+            _require_small(name, each, largest)
+    elif isinstance(value, int) and not -largest <= value <= largest:
+        raise ConfigError(f"{name} = {shown(value)} is not allowed: at most {largest:,}")
+
+
 @functools.cache
 def _hints(cls: type[Config]) -> dict[str, Any]:
     """The types of the settings."""
@@ -182,7 +203,8 @@ def _hints(cls: type[Config]) -> dict[str, Any]:
 def _require_setting(name: object, fields: dict[str, Any], where: str) -> None:
     if name not in fields:
         known = ", ".join(fields)
-        raise ConfigError(f"{where}.{name} is not a setting{nearest(str(name), fields)} (settings: {known})")
+        hint = nearest(str(name), fields)
+        raise ConfigError(f"{where}.{str(name)[:MOST_SHOWN]} is not a setting{hint} (settings: {known})")
 
 
 def _require_all(fields: dict[str, dataclasses.Field[Any]], given: Iterable[str], where: str) -> None:
@@ -245,13 +267,13 @@ def _read(hint: Any, value: Any, where: str) -> Any:
                 return _read(option, value, where)
             except ConfigError:
                 continue
-        raise ConfigError(f"{where} = {value!r} is not allowed: {_spelled(hint)} is expected")
+        raise ConfigError(f"{where} = {shown(value)} is not allowed: {_spelled(hint)} is expected")
     if origin is typing.Literal:
         if value in typing.get_args(hint):
             return value
         options = [str(option) for option in typing.get_args(hint)]
         allowed = ", ".join(map(repr, options))
-        raise ConfigError(f"{where} = {value!r} is not allowed: one of {allowed}{nearest(str(value), options)}")
+        raise ConfigError(f"{where} = {shown(value)} is not allowed: one of {allowed}{nearest(str(value), options)}")
     if origin is tuple and isinstance(value, (list, tuple)):
         inner = typing.get_args(hint)
         if len(inner) == 2 and inner[1] is Ellipsis:
@@ -271,7 +293,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} is not allowed: it is larger than any float") from None
     if isinstance(hint, type) and isinstance(value, hint) and not number:
         return value
-    raise ConfigError(f"{where} = {value!r} is not allowed: {_spelled(hint)} is expected")
+    raise ConfigError(f"{where} = {shown(value)} is not allowed: {_spelled(hint)} is expected")
 
 
 def _config_with(value: Any, options: tuple[type[Config], ...]) -> type[Config]:

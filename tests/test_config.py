@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from analyses.sources import groups
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
+from mechproc.model.state import tensor_shapes
 from mechproc.procedures import Curriculum, Eca, KDyck, Procedure, Set, Uniform
+from mechproc.runs.config import RunConfig
+from mechproc.studies.registry import load
 
 
 @pytest.mark.parametrize(
@@ -88,3 +94,68 @@ def test_settings_that_follow_from_others_follow_again():
     assert (cfg.replace(d_model=16).d_head, cfg.replace(d_model=16).d_mlp) == (8, 64)
     assert cfg.replace(d_model=16, d_mlp=5).d_mlp == 5
     assert ModelConfig(1, 2, 8, 5, 6, d_head=3).replace(d_model=16).d_head == 3
+
+
+SHAPE = {"n_layers": 1, "n_heads": 1, "d_model": 4, "n_ctx": 50, "d_vocab": 50}
+RUN = {"procedure": {"kind": "set"}, "model": SHAPE, "training": {}, "seed": 0}
+
+
+def changed(**settings):
+    """A run whose model, training or procedure has one other setting."""
+    (part, change), *_ = settings.items()
+    return RUN | {part: RUN[part] | change if isinstance(change, dict) else change}  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("plain", "said"),
+    [
+        (
+            changed(training={"steps": 10**15}),
+            "a.training: steps = 1000000000000000 is not allowed: at most 1,000,000,000",
+        ),
+        (changed(training={"batch_size": 10**9}), "a.training: batch_size = 1000000000.*at most 1,000,000$"),
+        (changed(training={"checkpoints_per_decade": 10**8}), "checkpoints_per_decade = 100000000.*at most 1,000$"),
+        (changed(training={"checkpoints_at": [1, 10**12]}), "checkpoints_at = 1000000000000 .*at most 1,000,000,000"),
+        (changed(model={"d_vocab": 10**15}), "a.model: d_vocab = 1000000000000000 is not allowed: at most 1,000,000$"),
+        (changed(model={"d_mlp": 10**7}), "a.model: d_mlp = 10000000 .*at most 1,000,000$"),
+        (changed(model={"n_layers": 1001}), "a.model: n_layers = 1001 is not allowed: at most 1,000$"),
+        (changed(model={"d_model": 10**6}), "a.model: weights = 12000150000000 .*at most 4,000,000,000, which follow"),
+        (
+            changed(procedure={"kind": "set", "n_symbols": 10**12}),
+            "a.procedure: n_symbols = 1000000000000 is not allowed: at most 1,000,000$",
+        ),
+        (
+            changed(procedure={"kind": "set", "lengths": {"kind": "fixed", "length": 10**12}}),
+            "a.procedure.lengths: length = 1000000000000 is not allowed: at most 1,000,000$",
+        ),
+        (changed(seed=2**63), "a: seed = 9223372036854775808 is not allowed: at most 9,223,372,036,854,775,807$"),
+        (changed(seed=-(2**63)), "a: seed = -9223372036854775808 is not allowed"),
+        (changed(seed=10**5000), "a: seed = <int too large to show>"),
+        (changed(seed="7" * 10**6), f"a.seed = '{'7' * 199}... is not allowed: int is expected"),
+        (changed(model={"n" * 10**6: 1}), "a.model.n{200} is not a setting .settings: n_layers"),
+    ],
+)
+def test_sizes_have_limits_which_are_checked_before_anything_is_made(plain, said):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match=said):
+            RunConfig.from_dict(plain, where="a")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_numbers_of_the_matrices_are_counted():
+    for changes in ({}, {"tied_embeddings": True}, {"d_mlp": 0, "d_head": 3}, {"input": "vectors", "d_input": 7}):
+        cfg = ModelConfig(3, 2, 8, 5, 6).replace(**changes)
+        matrices = {n: math.prod(s) for n, s in tensor_shapes(cfg).items() if n.rpartition(".")[2].startswith("W_")}
+        assert cfg.n_weights == sum(matrices.values())
+
+
+def test_more_items_or_seeds_than_can_be_made_are_refused():
+    with pytest.raises(ConfigError, match=r"n = 1000000000000 is not allowed: 1 to 1,000,000"):
+        Set().items(10**12)
+    with pytest.raises(ConfigError, match="seeds = 1000000000000 is not allowed: 1 to 10,000"):
+        load("set-to-haystack", n_seeds=10**12)
+    with pytest.raises(ConfigError, match=r"seeds = '0\.\.1000000000000' is not allowed: at most 10,000"):
+        groups(["set:0..1000000000000"])

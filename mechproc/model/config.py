@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mechproc.config import Config
 from mechproc.errors import require
 
 MODEL_VERSION = "1.0.0"
 """Semantic version of what a config and a state mean together: raised when logits, fresh weights or defaults change."""
+MOST_LAYERS, MOST_WEIGHTS = 1_000, 4_000_000_000
+"""Of any model; refused before a number is drawn or a file is read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Config):
     """A GPT-2-shaped decoder: pre-LayerNorm, learned positions, causal attention scaled by 1/sqrt(d_head)."""
+
+    largest: ClassVar[int] = 1_000_000
 
     n_layers: int
     n_heads: int
@@ -60,9 +64,21 @@ class ModelConfig(Config):
         require((self.d_mlp or 0) >= 0, "d_mlp", self.d_mlp, "0 (no MLPs) or more")
         require(0 < self.eps < math.inf, "eps", self.eps, "above 0 and finite")
         require(0 < self.init_std < math.inf, "init_std", self.init_std, "above 0 and finite")
+        require(self.n_layers <= MOST_LAYERS, "n_layers", self.n_layers, f"at most {MOST_LAYERS:,}")
         vectors = self.input == "vectors"
         require((self.d_input is not None) == vectors, "d_input", self.d_input, "given exactly when input is 'vectors'")
         require(not (vectors and self.tied_embeddings), "tied_embeddings", True, "False when input is 'vectors'")
+
+        n, made_of = self.n_weights, "n_layers, n_heads, d_model, d_head, d_mlp, n_ctx and d_vocab"
+        require(n <= MOST_WEIGHTS, "weights", n, f"at most {MOST_WEIGHTS:,}, which follow from {made_of}")
+
+    @property
+    def n_weights(self) -> int:
+        """How many numbers the matrices have."""
+        d_head, d_mlp = self.d_head or 0, self.d_mlp or 0
+        of_layer = 4 * self.n_heads * self.d_model * d_head + 2 * self.d_model * d_mlp
+        unembed = 0 if self.tied_embeddings else self.d_vocab
+        return self.n_layers * of_layer + self.d_model * ((self.d_input or self.d_vocab) + self.n_ctx + unembed)
 
     def following(self) -> dict[str, Any]:
         """The widths that follow from ``d_model`` and ``n_heads``."""

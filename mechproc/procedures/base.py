@@ -35,6 +35,8 @@ BLOCK_ITEMS = 1024
 """Items in one block."""
 Role = Literal["rule", "control", "task"]
 """A rule to pretrain on, the control of one, or a task to transfer to."""
+MOST_ITEMS = 1_000_000
+"""Items that are drawn at once."""
 _LENGTH_SAMPLE = 4096
 """Items that decide whether a split has items of a length."""
 
@@ -49,6 +51,7 @@ class Procedure(Config, ABC):
     """Base of all procedures; see the module's docstring. ``kind`` is the procedure's name."""
 
     registry: ClassVar[dict[str, type[Config]] | None] = {}
+    largest: ClassVar[int] = 1_000_000
     version: ClassVar[str] = "1.1.0"
     """Semantic version of what is generated, raised whenever any token, latent or scored position changes: the first
     number when the rule, its distribution or its splits are others, the second when other items of the same
@@ -293,7 +296,7 @@ class Procedure(Config, ABC):
 
     def items(self, n: int, *, seed: int = 0, split: Split = "test", start: int = 0, stage: int | None = None) -> Items:
         """Items ``start`` to ``start + n`` of the endless stream that the blocks of (seed, split, stage) make."""
-        require(n >= 1, "n", n, "at least 1")
+        require(1 <= n <= MOST_ITEMS, "n", n, f"1 to {MOST_ITEMS:,}")
         require(start >= 0, "start", start, "0 or more")
         first, last = start // BLOCK_ITEMS, (start + n - 1) // BLOCK_ITEMS
         whole = Items.join([self.block(seed, split, i, stage) for i in range(first, last + 1)])

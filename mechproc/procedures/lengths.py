@@ -21,6 +21,7 @@ class LengthDistribution(Config):
     """Base of the length distributions."""
 
     registry: ClassVar[dict[str, type[Config]] | None] = {}
+    largest: ClassVar[int] = 1_000_000
 
     @abstractmethod
     def support(self, stage: int | None = None) -> np.ndarray:

@@ -17,6 +17,8 @@ from mechproc.studies import STUDIES
 from mechproc.studies.study import Study
 
 SCALES = ("laptop", "paper")
+MOST_SEEDS = 10_000
+"""Of one study."""
 
 
 def load(name: str, scale: str | None = None, n_seeds: int | None = None) -> Study:
@@ -27,7 +29,7 @@ def load(name: str, scale: str | None = None, n_seeds: int | None = None) -> Stu
     ``ConfigError`` for a name that does not exist, and for a scale or number of seeds that the study does not offer.
     """
     require(scale in (None, *SCALES), "scale", scale, f"one of {', '.join(SCALES)}")
-    require(n_seeds is None or n_seeds >= 1, "seeds", n_seeds, "at least 1")
+    require(n_seeds is None or 1 <= n_seeds <= MOST_SEEDS, "seeds", n_seeds, f"1 to {MOST_SEEDS:,}")
     source = module(name)
     make = getattr(source, "study", None)
     if make is None:

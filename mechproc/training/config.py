@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
-from mechproc.config import Config
+from mechproc.config import Config, at_most
 from mechproc.errors import require
 
 TRAINING_VERSION = "1.0.0"
@@ -17,9 +17,11 @@ TRAINING_VERSION = "1.0.0"
 class TrainingConfig(Config):
     """How a model is trained on a procedure. A step is one update; losses are in nats, accuracies from 0 to 1."""
 
+    largest: ClassVar[int] = 1_000_000_000
+
     steps: int = 10_000
     """Updates of the learning-rate schedule, and the maximum number of updates made."""
-    batch_size: int = 1_000
+    batch_size: int = at_most(1_000_000, 1_000)
     """Items in one update; they are new in every step."""
     learning_rate: float = 1e-3
     """The highest learning rate, reached at the end of the warm-up."""
@@ -37,16 +39,16 @@ class TrainingConfig(Config):
     """Probability of dropping an activation: after the embedding, in the patterns, and where each layer writes."""
     evaluate_every: int = 100
     """Steps between validations; there is one before the first step and one after the last."""
-    n_validation: int = 500
+    n_validation: int = at_most(1_000_000, 500)
     """Validation items; the same at every step and for every seed."""
-    n_test: int = 4_000
+    n_test: int = at_most(1_000_000, 4_000)
     """Test items, scored once at the end; the same for every seed."""
     patience: int | None = None
     """Stop after this many validations without a better token accuracy; ``None``: no early stopping."""
     stop_at_accuracy: float | None = None
     """Stop when validation reaches this token accuracy, on the last stage of a curriculum; ``None``: no such
     stop."""
-    checkpoints_per_decade: int | None = 2
+    checkpoints_per_decade: int | None = at_most(1_000, 2)
     """Weights are kept before step 0 and at this many steps in each factor of ten; ``None``: no checkpoints."""
     checkpoints_at: tuple[int, ...] = ()
     """Further steps at which weights are kept."""
