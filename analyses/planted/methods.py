@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from analyses.probing.rows import activations_at, questions, split_items
 from analyses.probing.sites import sites_of
 from mechproc.errors import require
 from mechproc.model.parts import components
+from mechproc.result import Result
 
 REFERENCE_ITEMS = 1024
 """Validation items that means are taken over, and that probes are fitted to."""
@@ -166,10 +168,16 @@ def _ablated(planting: Planting, contrast: str, kind: str) -> dict[str, float]:
 
 
 def _attributed(planting: Planting, contrast: str, method: str) -> dict[str, float]:
+    found = _attribution(planting, contrast).select(method=method)
+    return dict(zip(map(str, found.coordinates["part"]), found.values[:, 0].tolist(), strict=True))
+
+
+@functools.lru_cache(maxsize=1)
+def _attribution(planting: Planting, contrast: str) -> Result:
+    """Both estimates, which one call of the analysis makes: the two methods are asked one after the other."""
     pairs = planting.contrast(contrast)
     parts = _defined(list(pairs.roles), planting, "resample")
-    found = attribution.run([planting.model], pairs.pairs, parts=parts, metric="loss", tokens="all", n_exact=1)
-    return dict(zip(parts, found.select(method=method).values[:, 0].tolist(), strict=True))
+    return attribution.run([planting.model], pairs.pairs, parts=parts, metric="loss", tokens="all", n_exact=1)
 
 
 def _defined(parts: Sequence[str], planting: Planting, kind: str) -> list[str]:

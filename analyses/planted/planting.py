@@ -73,6 +73,16 @@ class Planting:
         """The pairs of a contrast, as many as there are items; the same at every call."""
         known = ", ".join(self.roles_for)
         require(name in self.roles_for, "contrast", name, f"one of {known}")
+        if name not in self._contrasts:
+            self._contrasts[name] = self._contrast(name)
+        return self._contrasts[name]
+
+    @functools.cached_property
+    def _contrasts(self) -> dict[str, Contrast]:
+        """Those that were asked for: drawing pairs takes as long as patching with them."""
+        return {}
+
+    def _contrast(self, name: str) -> Contrast:
         if name == ANY:
             other = self.items.take(derangement(layouts(self.items), 0))
             return Contrast("another item of the same layout", self.items, other, self.roles_for[name])
