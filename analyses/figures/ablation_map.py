@@ -69,7 +69,8 @@ def ablation_map(
     figure = blank(make_subplots(1, 2, shared_yaxes=True, column_widths=[0.6, 0.4], horizontal_spacing=0.17))
     bound = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     figure.add_heatmap(
-        z=values, text=hover, zmin=-bound, zmax=bound, colorscale=DIVERGING,
+        z=values, text=hover, meta={"subjects": [row.parts for row in rows]},
+        zmin=-bound, zmax=bound, colorscale=DIVERGING,
         xgap=1.5, ygap=1.5, colorbar={"len": 1, "thickness": 10, "outlinewidth": 0, "x": 0.51, "xanchor": "left"},
         hovertemplate="%{text}: %{z:.4f}<extra></extra>", row=1, col=1,
     )  # fmt: skip

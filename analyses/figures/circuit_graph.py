@@ -60,7 +60,7 @@ def circuit_graph(found: Result, seed: Label | None = None, *, title: str = "") 
         hover = f"{node}: {strength:.3g} logits through its edges" if inside else f"{node}: not in the circuit"
         figure.add_scatter(
             x=[x], y=[y], mode="markers+text", text=[escaped(node)], hovertext=[escaped(hover)], hoverinfo="text",
-            textfont={"size": 11.5, "color": INK if inside else GREY}, showlegend=False,
+            textfont={"size": 11.5, "color": INK if inside else GREY}, showlegend=False, meta={"subject": node},
             marker={"symbol": "square" if ".mlp" in node else "circle", "size": 44 if inside else 30,
                     "color": "#f3f2ee" if inside else "white",
                     "line": {"color": INK if inside else "#d5d3cc", "width": 1.4}},

@@ -1,7 +1,7 @@
-"""An HTML page in which figures are drawn by the browser: self-contained, no network requests.
+"""An HTML page that needs nothing but itself: no network requests.
 
-The page's content-security policy allows no remote origin and no script but its own. plotly.js and the CircuitsVis
-bundle are inlined once each, gzipped and in base64 (a third of their size), and unpacked by the browser.
+The page's content-security policy allows no remote origin and no script but its own. The CircuitsVis bundle is inlined,
+where attention patterns are drawn, gzipped and in base64 (a third of its size), and unpacked by the browser.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import gzip
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-LIBRARIES = {"plotly": ("plotly", "package_data/plotly.min.js"), "circuitsvis": ("circuitsvis", "dist/cdn/iife.js")}
+LIBRARIES = {"circuitsvis": ("circuitsvis", "dist/cdn/iife.js")}
 """Where each library's JavaScript lies: package, path in it."""
 
 
@@ -30,9 +30,9 @@ class Drawing:
     """What the browser draws into the element with this id."""
 
     id: str
-    library: Literal["plotly", "circuitsvis"]
+    library: Literal["circuitsvis"]
     data: dict[str, Any]
-    """A plotly figure, or the properties of CircuitsVis's ``AttentionHeads``."""
+    """The properties of CircuitsVis's ``AttentionHeads``."""
     height: int
     """Pixels that are kept free until it is drawn."""
 
@@ -50,12 +50,27 @@ def file_text(package: str, name: str) -> Markup:
     return Markup((resources.files(package) / "templates" / name).read_text(encoding="utf-8"))
 
 
-def page(title: str, body: Markup, drawings: Sequence[Drawing], style: str = "") -> str:
-    """The whole document around ``body``; ``style`` is CSS that follows that of the figures."""
+def page(
+    title: str,
+    body: Markup,
+    drawings: Sequence[Drawing],
+    style: str = "",
+    *,
+    script: Markup | None = None,
+    packed_texts: Mapping[str, str] | None = None,
+) -> str:
+    """The whole document around ``body``.
+
+    ``style`` is CSS that follows that of the figures, ``script`` JavaScript that runs before attention is drawn, and
+    ``packed_texts`` are texts by id that it reads, gzipped and in base64.
+    """
     data = {drawing.id: Markup(to_json(drawing.data)) for drawing in drawings}
     used = {drawing.library for drawing in drawings}
     libraries = {name: Markup(packed(name)) for name in LIBRARIES if name in used}
+    texts = {name: Markup(text) for name, text in (packed_texts or {}).items()}
     nonce = hashlib.sha256("".join([body, *data.values()]).encode()).hexdigest()[:32]
+    scripts = [script] if script is not None else []
+    scripts += [file_text("analyses.figures", "draw.js")] if drawings else []
     return (
         templates("analyses.figures")
         .get_template("frame.html")
@@ -63,10 +78,11 @@ def page(title: str, body: Markup, drawings: Sequence[Drawing], style: str = "")
             title=title,
             body=body,
             style=file_text("analyses.figures", "frame.css") + Markup(style),
-            script=file_text("analyses.figures", "draw.js"),
+            scripts=scripts,
             nonce=nonce,
             data=data,
             libraries=libraries,
+            texts=texts,
         )
     )
 

@@ -35,7 +35,8 @@ def position_map(effects: Result, tokens: Sequence[str] | None = None, title: st
     hover = [[escaped(f"{part}, position {name}") for name in names] for part in parts]
     figure = blank()
     figure.add_heatmap(
-        z=effects.values, text=hover, zmin=-bound, zmax=bound, colorscale=DIVERGING, xgap=0.5, ygap=1,
+        z=effects.values, text=hover, meta={"subjects": [[part] * len(names) for part in parts]},
+        zmin=-bound, zmax=bound, colorscale=DIVERGING, xgap=0.5, ygap=1,
         colorbar={"len": 1, "thickness": 10, "outlinewidth": 0, "title": {"text": escaped(effects.unit)}},
         hovertemplate="%{text}: %{z:.4f}<extra></extra>",
     )  # fmt: skip

@@ -45,7 +45,7 @@ def probe_map(probed: Result, quantity: str, baseline: str | None = None) -> go.
     high = max(float(np.nanmax(means)), 1.0 if probed.unit == "fraction" and baseline is None else 0.0) or 1.0
     figure.add_heatmap(
         z=means, text=hover, hovertemplate="%{text}<extra></extra>", zmin=low, zmax=high, colorscale=SEQUENTIAL,
-        xgap=1.5, ygap=1.5, showscale=False,
+        xgap=1.5, ygap=1.5, showscale=False, meta={"subjects": [list(columns)] * len(latents)},
     )  # fmt: skip
     for i, j in np.ndindex(means.shape):
         value = means[i, j]

@@ -41,7 +41,8 @@ def weight_comparison(distances: Result, compared: Result) -> go.Figure:
     bound = min(bound, 2.0)
     figure = blank()
     figure.add_heatmap(
-        z=np.log2(np.maximum(values, 1e-3)), zmin=-bound, zmax=bound, colorscale=DIVERGING, xgap=1.5, ygap=1.5,
+        z=np.log2(np.maximum(values, 1e-3)), meta={"subjects": [[parts[row]] * len(columns) for row in kept]},
+        zmin=-bound, zmax=bound, colorscale=DIVERGING, xgap=1.5, ygap=1.5,
         text=[[f"{value:.2f}" for value in row] for row in values], texttemplate="%{text}", textfont={"size": 11},
         customdata=[[escaped(f"{name}, {column}") for column in columns] for name in names],
         hovertemplate="%{customdata}: %{text} times the spread between seeds<extra></extra>",

@@ -1,12 +1,11 @@
 """What a report consists of: headings, paragraphs, tables and figures, from top to bottom.
 
-The page is about 1.9 MB with figures and 2.5 MB with attention patterns as well. Its text and tables can be read
-without JavaScript. All that is written into it is escaped, tokens included.
+Figures are drawn as SVG when the page is written; the browser draws attention patterns alone, with CircuitsVis. Text,
+tables and figures can be read without JavaScript. All that is written into the page is escaped, tokens included.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import plotly.graph_objects as go
 
 from analyses.figures.attention_view import AttentionView
-from analyses.figures.caption import without_caption
-from analyses.figures.frame import Drawing
+from analyses.report.blocks import Block, Heading, NumberedFigure, NumberedTable, Paragraph
+from analyses.report.downloads import packed, rows_of
+from analyses.report.evidence import Evidence
 from analyses.report.page import render
-from analyses.report.tables import Table, seed_table, table_of
+from analyses.report.summary import summary
+from analyses.report.tables import seed_table, table_of
 from mechproc.errors import require
 from mechproc.files import atomic_write
 from mechproc.result import Result, in_words
@@ -28,54 +29,20 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 60
 """Rows of a table that are printed."""
+MAX_NUMBERS = 24
+"""Rows of the table below a figure."""
+MAX_PLACES = 4
+"""Places that are named where cells mean nothing for one reason."""
 MAX_VIEWS = 8
 """Items on one page whose attention patterns are drawn."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Heading:
-    """A heading; those of level 2 are listed at the top of the page."""
-
-    text: str
-    level: Literal[2, 3]
-    anchor: str
-    kind: Literal["heading"] = "heading"
-
-
-@dataclasses.dataclass(frozen=True)
-class Paragraph:
-    """A paragraph of text; a note is set apart from the text around it."""
-
-    text: str
-    kind: Literal["paragraph", "note"] = "paragraph"
-
-
-@dataclasses.dataclass(frozen=True)
-class NumberedTable:
-    """A table with its caption and the notes below it."""
-
-    table: Table
-    caption: str
-    number: int
-    notes: list[str]
-    kind: Literal["table"] = "table"
-
-
-@dataclasses.dataclass(frozen=True)
-class NumberedFigure:
-    """A figure with its caption."""
-
-    drawings: list[Drawing]
-    caption: str
-    number: int
-    kind: Literal["figure"] = "figure"
-
-
-Block = Heading | Paragraph | NumberedTable | NumberedFigure
-
-
 class Report:
-    """A page, written from top to bottom: each method adds a block to its end and returns the report."""
+    """A page, written from top to bottom: each method adds a block to its end and returns the report.
+
+    What the page knows of a part (or of an arm) is its evidence: the rows of every Result that was given to ``figure``
+    or ``evidence``, and what ``about`` added. Cells and labels of maps lead to it.
+    """
 
     max_views = MAX_VIEWS
 
@@ -84,6 +51,7 @@ class Report:
         self.title, self.subtitle = title, subtitle
         self.blocks: list[Block] = []
         self.n_views_left_out = 0
+        self.known = Evidence()
 
     def heading(self, text: str, level: Literal[2, 3] = 2) -> Report:
         """A heading; those of level 2 are listed at the top of the page when there are three or more."""
@@ -101,45 +69,79 @@ class Report:
         self.blocks.append(Paragraph(" ".join(text.split()), "note"))
         return self
 
+    def command(self, text: str) -> Report:
+        """Lines that are typed into a terminal, written as they are typed."""
+        self.blocks.append(Paragraph(text, "command"))
+        return self
+
     def table(self, table: pd.DataFrame | Result, caption: str = "", notes: Sequence[str] = ()) -> Report:
-        """A table, its first ``MAX_ROWS`` rows, and ``notes`` below it; one says how many rows there are.
+        """A table, its first ``MAX_ROWS`` rows, and ``notes`` below it; where there are more, all can be downloaded.
 
         A ``Result`` with an axis ``seed`` is printed with one row for each other label: mean, interval and each seed
         (see ``seed_table``); its caption says what the values mean and what they do not show. Its warnings come first.
         """
-        notes = list(notes)
+        notes, whole = list(notes), ""
         if isinstance(table, Result):
             caption = _sentences(caption, *_caption(table))
-            notes += [f"{in_words(where)} undefined: {reason}" for where, reason in table.undefined]
-            table = seed_table(table) if "seed" in table.axes else table.table().drop(columns="note")
+            table, of_result = _table_of(table)
+            notes += of_result
         if len(table) > MAX_ROWS:
-            notes.append(f"The first {MAX_ROWS} of {len(table)} rows.")
+            notes.append(f"The first {MAX_ROWS} of {len(table)} rows; all of them are in the CSV file.")
+            whole = packed(table)
         _require_caption(caption)
         number = len(self._of("table")) + 1
-        self.blocks.append(NumberedTable(table_of(table.head(MAX_ROWS)), caption, number, notes))
+        self.blocks.append(NumberedTable(table_of(table.head(MAX_ROWS)), caption, number, notes, whole))
         return self
 
-    def figure(self, figure: go.Figure | AttentionView, caption: str = "") -> Report:
-        """A plotly figure, or an attention view.
+    def figure(
+        self,
+        figure: go.Figure | AttentionView | Sequence[go.Figure],
+        caption: str = "",
+        data: Result | None = None,
+    ) -> Report:
+        """A plotly figure, several that belong together, or an attention view.
 
         Those of ``analyses.figures`` bring a caption that says the seeds, the interval and what is not shown; it
-        follows ``caption``. Another figure needs one here. A page draws the attention on ``MAX_VIEWS`` items at most.
+        follows ``caption``, once where there are several. Another figure needs one here. ``data``: the Result that was
+        drawn, which is printed below the figure, can be downloaded, and is evidence on its parts; without it the
+        numbers are those of the marks. A page draws the attention on ``MAX_VIEWS`` items at most.
         """
         number = len(self._of("figure")) + 1
         if isinstance(figure, AttentionView):
             drawings = figure.drawings(f"figure-{number}")
-            room = MAX_VIEWS - sum(d.library == "circuitsvis" for f in self._of("figure") for d in f.drawings)
+            room = MAX_VIEWS - sum(len(f.drawings) for f in self._of("figure"))
             self.n_views_left_out += max(len(drawings) - room, 0)
-            drawings, own = drawings[:room], figure.caption
-        else:
-            own = str((figure.layout.meta or {}).get("caption", ""))  # type: ignore[union-attr]
-            data = without_caption(figure)
-            drawings = [Drawing(f"figure-{number}", "plotly", data, int(data["layout"].get("height") or 450))]
+            caption = _sentences(caption, figure.caption)
+            csv = packed(rows_of(figure))
+            if room > 0:
+                self.blocks.append(NumberedFigure([], drawings[:room], caption, number, figure.caption, csv))
+            return self
+        drawn = [figure] if isinstance(figure, go.Figure) else list(figure)
+        require(bool(drawn), "figure", figure, "at least one figure")
+        own = str((drawn[0].layout.meta or {}).get("caption", ""))  # type: ignore[union-attr]
         caption = _sentences(caption, own)
         _require_caption(caption)
-        if drawings:
-            self.blocks.append(NumberedFigure(drawings, caption, number))
+        whole = rows_of(data if data is not None else drawn)
+        rows, notes = (whole.head(MAX_NUMBERS), []) if data is None else _table_of(data, MAX_NUMBERS)
+        if len(whole) > MAX_NUMBERS:
+            notes.append(f"All of the {len(whole):,} numbers are in the CSV file.")
+        if data is not None:
+            self.evidence(data)
+        told = summary(drawn, data)
+        self.blocks.append(
+            NumberedFigure(drawn, [], caption, number, told, packed(whole), table_of(rows.head(MAX_NUMBERS)), notes)
+        )
         return self
+
+    def evidence(self, *results: Result) -> Report:
+        """Results whose rows are evidence on the parts that they are about."""
+        for result in results:
+            self.known.add(result)
+        return self
+
+    def about(self, subject: str) -> Report:
+        """What is said of one part or arm beside its rows: a page of its own, which is shown with them."""
+        return self.known.page(subject)
 
     def html(self) -> str:
         """The whole page."""
@@ -151,6 +153,22 @@ class Report:
 
     def _of(self, kind: str) -> list:
         return [block for block in self.blocks if block.kind == kind]
+
+
+def _table_of(result: Result, most: int | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a Result, the first ``most`` of them, and why some of its cells mean nothing."""
+    reasons: dict[str, list[str]] = {}
+    for where, reason in result.undefined:
+        reasons.setdefault(reason, []).append(in_words(where))
+    notes = [f"{_listed(places)} undefined: {reason}" for reason, places in reasons.items()]
+    if "seed" in result.axes:
+        return seed_table(result, most=most), notes
+    return result.table().drop(columns="note").head(most or len(result.values.ravel())), notes
+
+
+def _listed(places: Sequence[str]) -> str:
+    more = len(places) - MAX_PLACES
+    return "; ".join(places[:MAX_PLACES]) + (f"; and {more} more places" if more > 0 else "")
 
 
 def _require_caption(caption: str) -> None:

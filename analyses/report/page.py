@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from analyses.figures import frame
+from analyses.figures.svg import svg
+from analyses.report.blocks import NumberedFigure, NumberedTable
 
 if TYPE_CHECKING:
     from analyses.report.document import Report
@@ -20,10 +22,32 @@ MIN_HEADINGS = 3
 def render(report: Report) -> str:
     """The whole page; see ``templates/document.html``."""
     headings = [block for block in report.blocks if block.kind == "heading" and block.level == 2]
+    subjects = {subject: report.known.on(subject) for subject in report.known.subjects()}
+    evidence = {subject: page for subject, page in subjects.items() if page.blocks}
+    links = {subject: f"evidence-{number}" for number, subject in enumerate(evidence, start=1)}
+    figures = [block for block in report.blocks if block.kind == "figure"]
+
+    def drawn(figure: NumberedFigure, prefix: str) -> list[Markup]:
+        """The pictures of a figure; those of a subject's evidence lead nowhere."""
+        known = links if prefix == "figure" else {}
+        return [
+            svg(each, f"{prefix}-{figure.number}-{n}", label=figure.summary, links=known)
+            for n, each in enumerate(figure.figures, start=1)
+        ]
+
     body = (
         frame.templates(PACKAGE)
         .get_template("document.html")
-        .render(report=report, contents=headings if len(headings) >= MIN_HEADINGS else [])
+        .render(
+            report=report,
+            contents=headings if len(headings) >= MIN_HEADINGS else [],
+            evidence=[(links[subject], page) for subject, page in evidence.items()],
+            drawn=drawn,
+        )
     )
-    drawings = [drawing for block in report.blocks if block.kind == "figure" for drawing in block.drawings]
-    return frame.page(report.title, Markup(body), drawings, frame.file_text(PACKAGE, "document.css"))
+    kept = [block for block in report.blocks if isinstance(block, NumberedFigure | NumberedTable)]
+    downloads = {f"{block.kind}-{block.number}-csv": block.csv for block in kept if block.csv}
+    drawings = [drawing for block in figures for drawing in block.drawings]
+    script = frame.file_text(PACKAGE, "document.js") if downloads or evidence else None
+    style = frame.file_text(PACKAGE, "document.css")
+    return frame.page(report.title, Markup(body), drawings, style, script=script, packed_texts=downloads)

@@ -44,14 +44,15 @@ class Table:
     rows: list[list[Cell]]
 
 
-def seed_table(result: Result, level: float = 0.95) -> pd.DataFrame:
+def seed_table(result: Result, level: float = 0.95, most: int | None = None) -> pd.DataFrame:
     """One row for each label of the axes other than ``seed``: mean over seeds, interval, number of seeds, each seed.
 
     A mean that misses a seed, and an interval that has too few, are printed as such. Heads and neurons that are named
-    by their index have no mean: an index is a different part in each seed.
+    by their index have no mean: an index is a different part in each seed. ``most``: the first so many rows.
     """
     import pandas as pd
 
+    result = _first(result, most)
     others = [a for a in result.axes if a != "seed"]
     spec = ".3f" if result.unit == "fraction" else ".4g"
     texts = np.moveaxis(result.texts(spec), tuple(result.axes).index("seed"), -1)
@@ -73,6 +74,16 @@ def seed_table(result: Result, level: float = 0.95) -> pd.DataFrame:
         by_seed = zip(result.coordinates["seed"], texts[index].tolist(), strict=True)
         rows.append(row | {f"seed {s}": text for s, text in by_seed})
     return pd.DataFrame(rows)
+
+
+def _first(result: Result, most: int | None) -> Result:
+    """The first labels of the first axis, as many as it takes for so many rows."""
+    axis = next((a for a in result.axes if a != "seed"), None)
+    if most is None or axis is None:
+        return result
+    labels = list(result.coordinates[axis])
+    of_one = result.values.size // len(labels) // len(result.coordinates["seed"])
+    return result.select(**{axis: labels[: max(1, -(-most // of_one))]})
 
 
 def table_of(frame: pd.DataFrame) -> Table:

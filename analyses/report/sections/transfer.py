@@ -47,12 +47,12 @@ def _arms(page: Report, findings: TransferFindings) -> None:
     )
     levels = {key: value for key, value in findings.scores.metadata.items() if key != "warnings"}
     scores = dataclasses.replace(findings.scores, metadata=levels)  # the warnings are the notes at the top of the page
-    page.figure(figures.arms(scores), "Test accuracy of every seed after training on the task.")
+    page.figure(figures.arms(scores), "Test accuracy of every seed after training on the task.", scores)
     for family in findings.study.families:
         rows = [_verdict_row(v) for v in findings.verdicts if v.family == family]
         if rows:
             page.table(pd.DataFrame(rows), _family_caption(family, n), _remarks(findings, family))
-    page.figure(figures.curves(findings.curves), "Validation accuracy during training on the task.")
+    page.figure(figures.curves(findings.curves), "Validation accuracy during training on the task.", findings.curves)
     page.table(
         _crossing_table(findings),
         f"How many of the {n} seeds reached a test accuracy of {findings.crossed:.0%}, and the mean number of steps "
@@ -85,7 +85,8 @@ def _ablations(page: Report, findings: TransferFindings) -> None:
     by = f"its attention on the target '{findings.mask}' after training (validation items)"
     for kind in Ablation:
         effects = findings.ablations.select(ablation=kind.value)
-        page.figure(figures.ablation_map(effects, findings.ranked_heads, by), f"{kind.value.capitalize()} ablation.")
+        drawn = figures.ablation_map(effects, findings.ranked_heads, by)
+        page.figure(drawn, f"{kind.value.capitalize()} ablation.", effects)
 
 
 def _attention(page: Report, findings: TransferFindings) -> None:
