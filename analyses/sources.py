@@ -137,7 +137,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _of_file(path: Path) -> Group:
-    if path.is_dir() and (folder := RunFolder(path)).config.exists() and folder.model.exists():
+    here = path.resolve() if path.is_symlink() else path  # a link that the user names may lead anywhere
+    if path.is_dir() and (folder := RunFolder(here)).config.exists() and folder.model.exists():
         run = RunConfig.from_dict(folder.read_config()["config"])
         model = HookedTransformer(*folder.load_model(), name=path.name)
         return Group(_began(run), {run.seed: model}, run.procedure, (str(path),))

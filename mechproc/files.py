@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mechproc.errors import StoreError
+from mechproc.reading import parse_json, read_bytes, unreadable
 
 
 def atomic_write(path: str | Path, content: bytes) -> None:
@@ -25,16 +26,20 @@ def atomic_write(path: str | Path, content: bytes) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
+        if path.exists() and not path.is_file():  # a device would be replaced by a file
+            raise StoreError(f"{path} cannot be written: it is there, and is no file")
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+    except StoreError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise StoreError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             temporary.unlink()
 
 
@@ -81,23 +86,18 @@ def json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or a ``StoreError`` that names the file; a key that stands twice is refused."""
+def read_json(path: Path, within: Path | None = None) -> dict[str, Any]:
+    """A JSON object from a file, or a ``StoreError`` that names the file; a key that stands twice is refused.
+
+    ``within``: a folder that symbolic links below it may not lead out of.
+    """
+    content = read_bytes(path, within)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
+        plain = parse_json(content.decode("utf-8"))
+    except (ValueError, MemoryError) as error:
+        raise unreadable(path, error) from error
     if not isinstance(plain, dict):
         raise StoreError(f"{path} does not hold a JSON object")
-    return plain
-
-
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in plain:
-            raise ValueError(f"the key {key!r} stands twice in one object")
-        plain[key] = value
     return plain
 
 

@@ -12,6 +12,7 @@ from analyses.planted.roles import Role
 from analyses.registry import sources_of
 from mechproc.config import digest
 from mechproc.files import append
+from mechproc.reading import parse_json, read_bytes
 
 
 class FileJournal:
@@ -21,14 +22,14 @@ class FileJournal:
         self.path = Path(path)
         self.code = digest(sources_of("analyses.planted.calibrate"))
         self.known: dict[str, Measured] = {}
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        text = read_bytes(self.path).decode("utf-8", errors="replace") if self.path.exists() else ""
         for line in text.splitlines():
             try:
-                plain = json.loads(line)
+                plain = parse_json(line)
                 roles = {part: Role(role) for part, role in plain["roles"].items()}
                 if plain["code"] == self.code:
                     self.known[plain["key"]] = Measured(roles, plain["effects"], plain["draws"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
 
     def __len__(self) -> int:

@@ -17,6 +17,8 @@ from mechproc.errors import MechprocError
 
 NOUNS = (demo, doctor, procedure, model, parts, run, runs, study, analyse, calibrate, pretrained)
 INTERRUPTED = 130
+MOST_SAID = 2_000
+"""Characters of an error."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,12 +42,19 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mechproc: stopped; what was complete is kept, and the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
-    except MechprocError as error:
-        print(f"mechproc: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader of a pipe has gone, as in `mechproc parts | head`
+    except MemoryError:
+        return _failed("this takes more memory than there is: give smaller sizes")
+    except (OverflowError, RecursionError) as error:
+        return _failed(f"a number is too large, or a value is nested too deeply, to go on with: {error}")
+    except (MechprocError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader has gone: `mechproc parts | head`
             sys.stderr.close()
             return 1
-        print(f"mechproc: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
+
+
+def _failed(reason: str) -> int:
+    """Say why in one line, whatever characters a name that was read from a file has."""
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in " ".join(reason.split("\n")))
+    print(f"mechproc: {line if len(line) <= MOST_SAID else line[:MOST_SAID] + '...'}", file=sys.stderr)
+    return 1

@@ -10,7 +10,6 @@ reads a pickle.
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from mechproc.errors import ConfigError, StoreError
 from mechproc.files import atomic_write
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import State, check_state
+from mechproc.reading import parse_json, require_regular
 
 MODEL_FILE = "model.safetensors"
 """The name of a model's file in a folder."""
@@ -89,6 +89,9 @@ def _bytes(tensors: State, header: dict[str, Any]) -> bytes:
 def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
     """Read the tensors and the JSON object of a file of ``write_tensors``; ``StoreError`` for any other file, and for
     one that was changed."""
+    if not Path(path).exists():
+        raise StoreError(f"{path} does not exist")
+    require_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("mechproc")
@@ -96,12 +99,10 @@ def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
                 raise StoreError(f"{path} is a safetensors file, but not one of mechproc's (no 'mechproc' metadata)")
             # clones, because tensors still backed by the file would change or crash with it
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        header = json.loads(text)
+        header = parse_json(text)
     except StoreError:
         raise
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist") from error
-    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, RecursionError, MemoryError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StoreError(f"{path} cannot be read as safetensors: {reason}") from error
     if not isinstance(header, dict):

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from mechproc.config import nearest
-from mechproc.errors import ConfigError, first_line
+from mechproc.errors import ConfigError, StoreError, first_line
 from mechproc.procedures.base import Example, Procedure, names_a_file
 from mechproc.procedures.source import source_digest
+from mechproc.reading import read_bytes
 
 _LOADED: dict[tuple[str, str], type[Procedure]] = {}
 """Classes by their kind and the digest of their file: a file that has not changed gives the same class again."""
@@ -40,9 +41,11 @@ def load(name: str) -> type[Procedure]:
     file, _, class_name = name.rpartition(":")
     try:
         path = _resolved(file)
-        source = path.read_bytes()
+        source = read_bytes(path)
+    except StoreError as error:
+        raise _refused(name, str(error)) from None
     except (OSError, RuntimeError, ValueError) as error:
-        raise _refused(name, f"{file} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise _refused(name, f"{file} cannot be read: {error}") from None
     _ALLOWED.add(path)
     inside = path.is_relative_to(Path.cwd())
     kind = f"{(path.relative_to(Path.cwd()) if inside else path).as_posix()}:{class_name}"

@@ -13,6 +13,7 @@ import numpy as np
 from mechproc.config import canonical_json, digest, nearest
 from mechproc.errors import ConfigError, StoreError, require
 from mechproc.files import atomic_write
+from mechproc.reading import parse_json, read_bytes
 from mechproc.result import display
 from mechproc.result.labels import Label, Where, checked_labels, facts_after, in_words, metadata_of
 
@@ -210,7 +211,7 @@ class Result:
     def from_json(cls, text: str, source: str = "text") -> Result:
         """Read what ``to_json`` wrote. Errors: ``StoreError`` naming ``source`` for anything else."""
         try:
-            plain = json.loads(text, parse_constant=_refuse)
+            plain = parse_json(text, parse_constant=_refuse)
             if not isinstance(plain, dict) or plain.get("format") not in (FORMAT, "mechproc.result.1"):
                 raise ValueError(f"its format is not {FORMAT!r}")
             written = plain.pop("checksum", None)
@@ -219,7 +220,7 @@ class Result:
             del plain["format"]
             plain["values"] = np.array(plain["values"], dtype=np.float64)
             return cls(**plain)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, MemoryError, OverflowError) as error:
             raise StoreError(f"{source} does not hold a Result: {error}") from None
 
     def save(self, path: str | Path) -> None:
@@ -230,9 +231,7 @@ class Result:
     def load(cls, path: str | Path) -> Result:
         """Read a file that ``save`` wrote. Errors: ``StoreError``."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+            text = read_bytes(path).decode("utf-8")
         except UnicodeDecodeError:
             raise StoreError(f"{path} does not hold a Result: it is not text") from None
         return cls.from_json(text, str(path))

@@ -11,6 +11,7 @@ import fsspec
 from mechproc.errors import ConfigError, StoreError, first_line
 from mechproc.files import atomic_write
 from mechproc.provenance import differences
+from mechproc.reading import read_bytes
 from mechproc.runs.records import Records, checked_lines, require_equal
 
 
@@ -37,7 +38,7 @@ def copy_records(records: str | Path, url: str) -> int:
         try:
             known = files.cat_file(there) if files.exists(there) else b""
             lines = checked_lines(known, f"{url}/{shard.name}")
-            new = _new(checked_lines(shard.read_bytes(), str(shard)), lines, str(shard), url)
+            new = _new(checked_lines(read_bytes(shard, shard.parent), str(shard)), lines, str(shard), url)
             if new:
                 _write(files, there, b"".join([*lines.values(), *new]))
         except StoreError:

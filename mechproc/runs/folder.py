@@ -18,7 +18,7 @@ A folder is complete when it has ``test.json`` and the files that ``test.json`` 
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from mechproc.files import read_json, write_json
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import load_model, read_tensors, save_model, write_tensors
 from mechproc.model.state import State
+from mechproc.reading import open_regular, parse_json, read_bytes, require_inside, require_regular, unreadable
 from mechproc.training.evaluate import Score
 
-Number = (int, float)
+NUMBER = (int, float)
 CONFIG_FIELDS = {
     "identity": str,
     "config.procedure.kind": str,
@@ -44,20 +45,23 @@ CONFIG_FIELDS = {
 }
 """What every ``config.json`` has, and of which type."""
 TEST_FIELDS = {
-    "accuracy": Number,
-    "item_accuracy": Number,
-    "loss": Number,
+    "accuracy": NUMBER,
+    "item_accuracy": NUMBER,
+    "loss": NUMBER,
     "n_items": int,
     "ceiling": (int, float, type(None)),
     "baselines": dict,
     "baseline_losses": dict,
     "steps": int,
     "stopped": str,
-    "seconds": Number,
+    "seconds": NUMBER,
     "files": dict,
     "checksum": str,
 }
 """What every ``test.json`` has, and of which type."""
+_CHECKPOINT = re.compile(r"step_([0-9]+)\.safetensors")
+_LISTED = re.compile(r"(checkpoints/)?\w[\w.-]*")
+"""The name of a file that ``test.json`` lists; no other leads to a file of the run."""
 
 
 class RunFolder:
@@ -90,11 +94,21 @@ class RunFolder:
 
     def checkpoint_steps(self) -> list[int]:
         """The numbers of updates after which weights are kept, ascending."""
-        return sorted(int(path.stem.removeprefix("step_")) for path in self.checkpoints.glob("step_*.safetensors"))
+        names = (_CHECKPOINT.fullmatch(path.name) for path in self.checkpoints.glob("step_*.safetensors"))
+        return sorted(int(name[1]) for name in names if name)
 
     def lock(self, timeout: float = 0) -> FileLock:
-        """The lock that a process holds while it writes the folder."""
+        """The lock that a process holds while it writes the folder. Errors: those of ``check_entries``."""
+        self.check_entries()
         return FileLock(self.lock_file, timeout=timeout)
+
+    def check_entries(self) -> None:
+        """Raise a ``StoreError`` for what may not be written to: links that lead out of the store, pipes, devices."""
+        if self.path.is_dir() or self.path.is_symlink():
+            for path in (self.path, *self.path.glob("*"), *self.checkpoints.glob("*")):
+                require_inside(path, self.path.parent)
+                if path.exists() and not path.is_file() and not path.is_dir():
+                    raise StoreError(f"{path} cannot be used: it is a pipe, a socket or a device")
 
     def is_begun(self) -> bool:
         """Whether the folder holds more than its lock, the message of a failure, and what a killed process left."""
@@ -127,9 +141,9 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """``config.json``, with the fields that every run has; that of a complete run as it was written."""
-        plain = read_json(self.config)
+        plain = read_json(self.config, self.path.parent)
         for field, kind in CONFIG_FIELDS.items():
-            _expect(self.config, plain, field, kind)
+            expect(self.config, plain, field, kind)
         unknown = plain.keys() - {"identity", "procedure_versions", "config", "checksum"}
         if unknown or plain.get("checksum", _checksum(plain)) != _checksum(plain):  # older ones have none
             raise StoreError(f"{self.config} was changed or damaged: it does not have its checksum")
@@ -144,15 +158,23 @@ class RunFolder:
     def read_environment(self) -> dict[str, str]:
         """Where the run was computed; that of a complete run as it was written."""
         self._check_listed(self.environment)
-        return read_json(self.environment)
+        environment = read_json(self.environment, self.path.parent)
+        for field in environment:
+            expect(self.environment, environment, field, str)
+        return environment
 
     def read_test(self) -> dict[str, Any]:
         """``test.json``; a ``StoreError`` names the first field that is not as it was written."""
-        test = read_json(self.test)
+        test = read_json(self.test, self.path.parent)
         for field, kind in TEST_FIELDS.items():
-            _expect(self.test, test, field, kind)
+            expect(self.test, test, field, kind)
         if test["checksum"] != _checksum(test):
             raise StoreError(f"checksum in {self.test} does not fit the rest of the file: it was changed or damaged")
+        for name, about in test["files"].items():
+            if not _LISTED.fullmatch(name) or not isinstance(about, dict):
+                raise StoreError(f"files in {self.test} has {name!r}: size and digest of a file of the run")
+            for field, kind in (("size", int), ("sha256", str)):
+                expect(f"{name} in {self.test}", about, field, kind)
         return test
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -161,11 +183,15 @@ class RunFolder:
         A last line without an end was cut off by a crash and is left out.
         """
         self._check_listed(self.metrics)
+        content = read_bytes(self.metrics, self.path.parent)
         try:
-            whole, _, _ = self.metrics.read_text(encoding="utf-8").rpartition("\n")
-            return [json.loads(line) for line in whole.splitlines()]
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{self.metrics} cannot be read: {error}") from error
+            whole, _, _ = content.decode("utf-8").rpartition("\n")
+            rows = [parse_json(line) for line in whole.splitlines()]
+        except ValueError as error:
+            raise unreadable(self.metrics, error) from error
+        if not all(isinstance(row, dict) for row in rows):
+            raise StoreError(f"{self.metrics} cannot be read: a line does not hold a JSON object")
+        return rows
 
     def progress(self) -> tuple[int, float] | None:
         """Updates made and mean training loss (nats) at the last validation; None before any update."""
@@ -194,7 +220,7 @@ class RunFolder:
 
     def failure(self) -> str | None:
         """Why the last attempt failed, in one line; None when none has since the last success."""
-        return str(read_json(self.error).get("error")) if self.error.exists() else None
+        return str(read_json(self.error, self.path.parent).get("error")) if self.error.exists() else None
 
     def write_failure(self, error: str, traceback: str = "") -> None:
         """Keep why an attempt failed: in one line, and with the traceback of an error that is not the user's."""
@@ -224,7 +250,9 @@ class RunFolder:
         return cfg, state
 
     def _check_listed(self, path: Path) -> None:
-        """Raise a ``StoreError`` when ``test.json``, if it is whole, lists the file with another size or digest."""
+        """Raise a ``StoreError`` for a file that leads out of the store or is none, and when ``test.json``, if it is
+        whole, lists it with another size or digest."""
+        require_regular(path, self.path.parent)
         if not self.test.exists():
             return
         try:
@@ -237,10 +265,7 @@ class RunFolder:
     def check(self, name: str, about: dict[str, Any]) -> None:
         """Raise a ``StoreError`` unless the file has the size and the digest that ``test.json`` keeps of it."""
         path = self.path / name
-        try:
-            actual = describe(path)
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+        actual = describe(path, self.path.parent)
         for field in ("size", "sha256"):
             if actual[field] != about.get(field):
                 raise StoreError(f"{path} is damaged: its {field} is {actual[field]}, {about.get(field)} was written")
@@ -260,10 +285,11 @@ class RunFolder:
         return [file.relative_to(self.path).as_posix() for file in files if file.exists()]
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file."""
-    content = path.read_bytes()
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def describe(path: Path, within: Path | None = None) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file; ``StoreError`` when it cannot be read."""
+    with open_regular(path, within) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": file.tell(), "sha256": sha256}
 
 
 def _checksum(test: dict[str, Any]) -> str:
@@ -277,7 +303,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _expect(file: Path, plain: Any, field: str, kind: type | tuple[type, ...]) -> None:
+def expect(file: Path | str, plain: Any, field: str, kind: type | tuple[type, ...]) -> None:
     """Raise a ``StoreError`` unless ``plain`` has the field, whose path is joined with dots, in this type."""
     value = plain
     for key in field.split("."):

@@ -27,14 +27,18 @@ from mechproc.config import canonical_json
 from mechproc.errors import MechprocError, StoreError
 from mechproc.files import append, atomic_write
 from mechproc.provenance import differences
+from mechproc.reading import open_regular, parse_json, require_inside
 from mechproc.runs.config import RunConfig
-from mechproc.runs.folder import RunFolder
+from mechproc.runs.folder import NUMBER, TEST_FIELDS, RunFolder, expect
 
 Record = dict[str, Any]
 MADE = ("date", "host", "processor", "seconds")
 """When and where a run was made: what may differ between two records of one run."""
 DIGITS = 6
 """Significant digits of the metrics."""
+FIELDS = {"made": dict, "made.seconds": NUMBER, "metrics": dict, "provenance": dict, "run": dict, "test": dict}
+FIELDS |= {f"test.{name}": kind for name, kind in TEST_FIELDS.items() if name not in ("files", "checksum", "seconds")}
+"""What every record has, and of which type."""
 _LINE = re.compile(rb'\{"checksum":"([0-9a-f]{64})",("identity":"([0-9a-f]{64})",.*\})', re.DOTALL)
 
 
@@ -106,7 +110,7 @@ class Records:
 
     def rewrite(self, path: Path, content: bytes) -> None:
         """Replace a shard as a whole."""
-        with FileLock(self.folder / ".lock"):
+        with self._lock():
             atomic_write(path, content)
         self._shards.pop(path, None)
 
@@ -132,7 +136,7 @@ class Records:
         shard = self._shard(run)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock"):
+            with self._lock():
                 known = self.get(run)
                 if known is None:
                     shard.append(record)
@@ -143,6 +147,11 @@ class Records:
             if isinstance(error, StoreError):
                 raise
             raise StoreError(f"{shard.path} cannot be written: {error.strerror or error}") from error
+
+    def _lock(self) -> FileLock:
+        lock = self.folder / ".lock"
+        require_inside(lock, self.folder)
+        return FileLock(lock)
 
     def _shard(self, run: RunConfig) -> _Shard:
         path = self.folder / f"{run.procedure.short_name}.jsonl"
@@ -171,6 +180,7 @@ class _Shard:
     def lines(self) -> dict[str, tuple[int, int, int]]:
         """Every record's place in the file, by identity."""
         try:
+            require_inside(self.path, self.path.parent)
             about = self.path.stat()
         except FileNotFoundError:
             self._forget()
@@ -190,7 +200,18 @@ class _Shard:
     def read(self, identity: str) -> Record:
         """One record, checked."""
         start, length, _ = self._lines[identity]
-        return json.loads(_checked(self._bytes(start, length), self.where(identity))[1])
+        where = self.where(identity)
+        content = _checked(self._bytes(start, length), where)[1]
+        try:
+            record = parse_json(content, each_key_once=False)
+        except (ValueError, MemoryError) as error:
+            raise StoreError(f"{where} cannot be read: {error}") from error
+        for field, kind in FIELDS.items():
+            expect(where, record, field, kind)
+        lengths = {len(column) if isinstance(column, list) else -1 for column in record["metrics"].values()}
+        if lengths - {-1} != lengths or len(lengths) > 1:
+            raise StoreError(f"metrics in {where}: lists of one length are expected")
+        return record
 
     def where(self, identity: str) -> str:
         """File, line and identity, for messages."""
@@ -208,7 +229,7 @@ class _Shard:
         self._lines, self._stamp, self._end, self._count = {}, None, 0, 0
 
     def _bytes(self, start: int, length: int | None = None) -> bytes:
-        with self.path.open("rb") as file:
+        with open_regular(self.path, self.path.parent) as file:
             file.seek(start)
             return file.read() if length is None else file.read(length)
 

@@ -17,6 +17,7 @@ from mechproc.errors import MechprocError, StoreError
 from mechproc.files import atomic_write, json_bytes
 from mechproc.model.io import load_model, model_bytes
 from mechproc.provenance import PROVENANCE_FIELDS
+from mechproc.reading import read_bytes
 from mechproc.runs import records as records_
 from mechproc.runs.config import RunConfig
 from mechproc.runs.folder import RunFolder
@@ -60,9 +61,12 @@ def repair(
     if records is not None:
         actions += _repair_records(folders, records, dry_run, remove_damaged)
     for folder in folders:
-        with _unused(folder) as free:
-            if free:
-                actions += _repair_folder(folder, records, dry_run)
+        try:
+            with _unused(folder) as free:
+                if free:
+                    actions += _repair_folder(folder, records, dry_run)
+        except StoreError as error:
+            actions.append(Action(folder.path, f"cannot be restored: {error}", done=False))
     return actions
 
 
@@ -74,16 +78,20 @@ def garbage(root: str | Path, folders: list[RunFolder]) -> list[Action]:
         if time.time() - path.lstat().st_mtime > STALE_S:
             found.append(Action(path, "a temporary file of a process that was killed"))
     for folder in folders:
-        with _unused(folder) as free:
-            if not free:
-                continue
-            for path in sorted(folder.path.rglob(".*.tmp")):
-                found.append(Action(path, "a temporary file of a process that was killed"))
-            with contextlib.suppress(StoreError):
-                if folder.resume.exists() and folder.is_complete():
-                    found.append(Action(folder.resume, "the resume point of a complete run"))
-            if {path.name for path in folder.path.iterdir()} <= {folder.lock_file.name, folder.error.name}:
-                found.append(Action(folder.path, "a folder without a run"))
+        with contextlib.suppress(StoreError), _unused(folder) as free:  # ``damages`` names what cannot be used
+            if free:
+                found += _garbage_of(folder)
+    return found
+
+
+def _garbage_of(folder: RunFolder) -> list[Action]:
+    temporary = sorted(folder.path.rglob(".*.tmp"))
+    found = [Action(path, "a temporary file of a process that was killed") for path in temporary]
+    with contextlib.suppress(StoreError):
+        if folder.resume.exists() and folder.is_complete():
+            found.append(Action(folder.resume, "the resume point of a complete run"))
+    if {path.name for path in folder.path.iterdir()} <= {folder.lock_file.name, folder.error.name}:
+        found.append(Action(folder.path, "a folder without a run"))
     return found
 
 
@@ -218,7 +226,7 @@ def _repair_records(folders: list[RunFolder], records: Records, dry_run: bool, r
                 complete[folder.read_config()["identity"]] = folder
     actions: list[Action] = []
     for path in records.shards():
-        good, bad = records_.split(path.read_bytes())
+        good, bad = records_.split(read_bytes(path, path.parent))
         if not bad:
             continue
         lost = []

@@ -150,6 +150,7 @@ class Store:
             held = read_json(folder.config).get("identity")
         with contextlib.suppress(OSError):
             self._check_place()
+            folder.check_entries()
             if held in (None, run.identity):
                 folder.path.mkdir(parents=True, exist_ok=True)
                 folder.write_failure(error, traceback)

@@ -18,6 +18,8 @@ def damages(folder: RunFolder) -> list[str]:
     """What reading every file of a run's folder finds, a line for each damage: the file, what is wrong, what to do."""
     if not folder.is_begun():
         return []
+    if unusable := _damage(folder.check_entries, "remove it"):
+        return unusable
     again = f"remove the folder to train the run again (mechproc runs rm {folder.name})"
     lines = _damage(folder.read_config, again)
     for file, read in (

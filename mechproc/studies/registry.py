@@ -13,6 +13,7 @@ from typing import Any
 
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, StoreError, first_line, require
+from mechproc.reading import require_regular
 from mechproc.studies import STUDIES
 from mechproc.studies.study import Study
 
@@ -70,9 +71,10 @@ def module(name: str) -> ModuleType:
         raise ConfigError(
             f"study = {name!r} is not allowed: one of {', '.join(STUDIES)}{nearest(name, STUDIES)}, or a file FILE.py"
         )
-    path = Path(name).resolve()
-    if not path.exists():
+    if not Path(name).exists():
         raise StoreError(f"{name} does not exist")
+    path = Path(name).resolve()
+    require_regular(path)
     # As `python FILE.py` does; worker processes get the same path, and so can import what the file defines.
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))

@@ -14,6 +14,7 @@ from mechproc.files import append, atomic_write, sync
 from mechproc.model.config import ModelConfig
 from mechproc.model.io import read_tensors, save_model, write_tensors
 from mechproc.model.state import State
+from mechproc.reading import parse_json, read_bytes, unreadable
 from mechproc.training.engines.base import Snapshot
 
 STATE_KEY = "course"
@@ -145,10 +146,9 @@ class FolderSink:
     def rows(self) -> list[Row]:
         """All rows so far."""
         try:
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines() if self.metrics_file.exists() else []
-            return [json.loads(line) for line in lines]
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{self.metrics_file} cannot be read: {error}") from error
+            return [parse_json(line) for line in self._lines()]
+        except ValueError as error:
+            raise unreadable(self.metrics_file, error) from error
 
     def check_resume(self) -> None:
         """Raise a ``StoreError`` when the resume point, or the rows that it counts on, are not as they were written."""
@@ -209,10 +209,7 @@ class FolderSink:
         self.resume_file.unlink(missing_ok=True)
 
     def _lines(self) -> list[bytes]:
-        try:
-            return self.metrics_file.read_bytes().splitlines(keepends=True) if self.metrics_file.exists() else []
-        except OSError as error:
-            raise StoreError(f"{self.metrics_file} cannot be read: {error.strerror or error}") from error
+        return read_bytes(self.metrics_file).splitlines(keepends=True) if self.metrics_file.exists() else []
 
 
 def _digest(lines: list[bytes]) -> str:

@@ -122,7 +122,7 @@ def test_a_file_that_does_not_hold_is_refused_at_load(file, old, new, said):
 
 
 def test_a_file_that_is_not_there_is_refused(file):
-    with pytest.raises(ConfigError, match=r"procedure = 'rules/lost.py:Last'.*cannot be read \(No such file"):
+    with pytest.raises(ConfigError, match=r"procedure = 'rules/lost.py:Last'.*cannot be read: No such file"):
         get("rules/lost.py:Last")
     Path("folder.py").mkdir()
     for name in ("folder.py:Last", "~nobody-of-that-name/last.py:Last", "a\0.py:Last"):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from mechproc.errors import StoreError, first_line
 from mechproc.files import new_folder, read_json, write_json
 from mechproc.model.io import MODEL_FILE
+from mechproc.reading import require_regular
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = (MODEL_FILE, f"{MODEL_FILE}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -49,6 +50,7 @@ def read_content(path: Path, allow_pickle: bool = False) -> Any:
     safe = path.suffix == ".safetensors"
     if not safe and not allow_pickle and path.exists():
         raise StoreError(f"{path} is a pickle, read only with allow_pickle=True (--allow-pickle)")
+    require_regular(path)
     try:
         return load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle can raise anything
