@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -73,10 +74,10 @@ class RunConfig(Config):
         """Fresh weights are drawn under the rule's name."""
         return {"start": _rule_name(self.procedure)}
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """64 hexadecimal digits: the hash of the settings that are not at their defaults, with the semantic versions of
-        what reads them."""
+        what reads them. It is computed once: studies look up hundreds of runs by it at every report of progress."""
         donors = {name: donor.identity for name, donor in self.donors.items()}
         versions = {
             "procedure": self.procedure.source_version,
@@ -130,6 +131,10 @@ class RunConfig(Config):
 
     def _repr_html_(self) -> str:
         return facts("RunConfig", self.summary())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the identity: a process that reads this with other code finds its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "identity"}
 
     def _check_starts(self) -> None:
         """Refuse two models that start from the same fresh weights, unless a ``start`` was given by name."""

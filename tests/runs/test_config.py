@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 
 import pytest
 import torch
@@ -47,7 +48,16 @@ def test_a_new_semantic_version_is_a_new_identity(tiny, monkeypatch, where):
         monkeypatch.setattr("mechproc.runs.config.RECIPE_VERSION", "99.0.0")
     else:
         monkeypatch.setattr(Haystack if where == "procedure" else Set, "version", "99.0.0")
-    assert run.identity != before
+    assert pickle.loads(pickle.dumps(run)).identity != before  # as a worker with other code reads it
+    assert transfer("attention", 0, tiny).identity != before
+
+
+def test_the_identity_is_computed_once(tiny, monkeypatch):
+    """A study reports its progress many times, and looks all of its runs up by their identities each time."""
+    run = transfer("attention", 0, tiny)
+    before = run.identity
+    monkeypatch.setattr("mechproc.runs.config.digest", None)
+    assert run.identity == before and [each.name for each in run.with_donors()][-1] == run.name
 
 
 def test_what_a_run_cannot_do_is_said_before_it_starts(tiny):
