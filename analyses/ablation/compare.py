@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,11 @@ from analyses.ablation.kinds import (
     layernorms,
     map_parts,
     rows_of,
+    sites_under,
     undefined_reason,
 )
-from analyses.ablation.run import run
+from analyses.ablation.measure import answers, question
+from analyses.ablation.run import result_of
 from analyses.interventions.items import Pairs
 from analyses.interventions.metrics import Function, Metric, metric_of
 from analyses.models import Models, by_seed, sized_threads
@@ -45,25 +48,39 @@ def compare(
     arguments are those of ``run``, ``parts`` may name sets of rows as there; what
     differs in ``run``'s metadata stands under ``metadata["ablation"]``.
     """
-    cfg = next(iter(by_seed(models).values())).cfg
+    of_seed = by_seed(models)
+    cfg = next(iter(of_seed.values())).cfg
     kinds = [kind_of(ablation) for ablation in ablations]
     require(bool(kinds) and len(set(kinds)) == len(kinds), "ablations", kinds, "at least one, each once")
     more = layernorms(cfg) if set(kinds) & set(LAYERNORM_KINDS) else []
     rows = [*map_parts(cfg), *more] if parts is None else rows_of(parts, cfg, kinds[0])
     for part in rows:
         select(part, cfg)  # what does not exist is an error, not an undefined cell
-    maps: dict[Label, Result] = {}
     undefined: list[tuple[Where, str]] = []
+    draw = functools.cache(functools.partial(_draw, items, settings.get("seed", 0)))
+    questions = []
     for kind in kinds:
         reasons = {part: reason for part in rows if (reason := undefined_reason(part, cfg, kind))}
-        defined = [part for part in rows if part not in reasons]
+        defined = {part: sites_under(part, cfg, kind) for part in rows if part not in reasons}
         require(bool(defined), "parts", rows, f"one, at least, where {kind} is defined")
-        maps[kind] = run(models, items, defined, kind, metric, **settings).reindex("part", rows)
+        questions.append(question(items, cfg, defined, kind, draw=draw, **settings))
         undefined += [({"ablation": kind, "part": part}, reason) for part, reason in reasons.items()]
-    shared = {"name": metric_of(metric).change, "what_it_does_not_show": f"{DOES_NOT_SHOW}."}
+    measured = metric_of(metric)
+    found = answers(of_seed, questions, measured, settings.get("seed", 0))
+    procedure = items if isinstance(items, Procedure) else None
+    maps: dict[Label, Result] = {}
+    for number, ask in enumerate(questions):
+        of_kind = {label: each[number] for label, each in found.items()}
+        maps[ask.kind] = result_of(ask, of_kind, procedure, measured).reindex("part", rows)
+    shared = {"name": measured.change, "what_it_does_not_show": f"{DOES_NOT_SHOW}."}
     joined = stack({k: dataclasses.replace(r, **shared) for k, r in maps.items()}, "ablation")
     warnings = next((each.warnings for each in maps.values() if each.warnings), [])  # the kinds share models and rule
     return dataclasses.replace(joined, undefined=undefined, metadata={**joined.metadata, "warnings": warnings})
+
+
+def _draw(items: Any, seed: int, n: int, split: str) -> Items:
+    """Items of the procedure that ``compare`` was given."""
+    return items.items(n, seed=seed, split=split)
 
 
 def agreement(compared: Result) -> Result:

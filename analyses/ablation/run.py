@@ -20,33 +20,21 @@ exactly 0; the sweep's forward pass is held to the hooked model, and an untouche
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from analyses.ablation.kinds import DOES_NOT_SHOW, OF_THE_KIND, Kind, kind_of, layernorm_of, rows_of, sites_under
-from analyses.interventions.activations import Activations
-from analyses.interventions.items import Pairs, check_items, cut, frequent
-from analyses.interventions.metrics import Function, Metric, key_of, metric_of, scored_tokens
-from analyses.interventions.patch import Positions, check_no_op, patches_from, run_with_patches
-from analyses.interventions.stand_ins import LEAST, Ablated, StandIns, chosen_items, rows_in_use
+from analyses.ablation.kinds import DOES_NOT_SHOW, OF_THE_KIND, Kind, kind_of, rows_of, sites_under
+from analyses.ablation.measure import Answer, Question, answers, question
+from analyses.interventions.items import Pairs
+from analyses.interventions.metrics import Function, Metric, key_of, metric_of
+from analyses.interventions.patch import Positions
 from analyses.interventions.standing import standing
-from analyses.interventions.sweep import sweep
-from analyses.interventions.trace import Trace, Weights, at, check_trace, in_enough_precision, require_finite, trace
-from analyses.models import Models, batches, by_seed, sized_threads
-from mechproc.errors import require
-from mechproc.model.hooked import HookedTransformer
+from analyses.models import Models, by_seed, sized_threads
 from mechproc.model.parts import Site
 from mechproc.procedures.base import Items, Procedure
-from mechproc.progress import progress
 from mechproc.result import Label, Result
-
-NO_OP_ITEMS = 8
-"""Items on which every part is first replaced by itself."""
 
 
 @sized_threads
@@ -117,116 +105,36 @@ def effects(
     """``run`` for rows that are given by their activations, as ``sites_under`` has them for the kind."""
     of_seed, measured = by_seed(models), metric_of(metric)
     cfg = next(iter(of_seed.values())).cfg
-    everywhere = "None for identity_affine: a LayerNorm has one weight and one bias for all positions"
-    require(kind != "identity_affine" or positions is None, "positions", positions, everywhere)
-    chosen, settings = chosen_items(items, kind, reference, pair, partners, seed, n_items)
-    check_items(chosen.items, cfg)
-    if chosen.reference is not None:
-        check_items(chosen.reference, cfg, "reference")
-    settings["n_items_left_out"] = 0
-    least = LEAST.get(kind, 0)
-    if least and chosen.partners is None:
-        kept = frequent(chosen.items, chosen.reference or chosen.items, least)
-        settings["n_items_left_out"] = left_out = len(chosen.items) - len(kept)
-        rare = f"{left_out} of {len(chosen.items)} have a layout too rare for {kind} ablation"
-        more = "items that share their lengths, or more of them (n_items, reference)"
-        require(left_out <= len(kept), "items", rare, more)
-        chosen = chosen.take(kept, positions)
-    else:
-        chosen = chosen.take(np.arange(len(chosen.items)), positions)
-
-    if kind == "mean_row":
-        tokens, n_positions = rows_in_use(chosen)
-        settings |= {"n_tokens_in_use": len(tokens), "n_positions_in_use": n_positions}
-
-    columns, intact, accuracy = [], {}, {}
-    for label, model in progress(of_seed.items(), f"{kind} ablation"):
-        scores, right = in_enough_precision(
-            functools.partial(
-                _measure, chosen=chosen, sites_of=sites_of, kind=kind, metric=measured, seed=label, partner_seed=seed
-            ),
-            model,
-        )
-        intact[str(label)], accuracy[str(label)] = float(scores[0].mean()), right
-        columns.append([float((scores[0] - ablated).mean()) for ablated in scores[1:]])
+    asked = question(
+        items, cfg, sites_of, kind, reference=reference, pair=pair, partners=partners, positions=positions, seed=seed,
+        n_items=n_items,
+    )  # fmt: skip
     procedure = items if isinstance(items, Procedure) else None
-    name = key_of(measured)
+    found = {label: one for label, (one,) in answers(of_seed, [asked], measured, seed).items()}
+    return result_of(asked, found, procedure, measured)
+
+
+def result_of(asked: Question, found: Mapping[Label, Answer], procedure: Procedure | None, metric: Metric) -> Result:
+    """The Result of one kind of ablation from what each model scores, by seed."""
+    intact = {str(label): float(one.scores[0].mean()) for label, one in found.items()}
+    accuracy = {str(label): one.accuracy for label, one in found.items()}
+    columns = [[float((one.scores[0] - ablated).mean()) for ablated in one.scores[1:]] for one in found.values()]
+    name = key_of(metric)
     return Result(
-        name=f"{measured.change} by {kind} ablation",
-        values=measured.sign * np.array(columns).T,
+        name=f"{metric.change} by {asked.kind} ablation",
+        values=metric.sign * np.array(columns).T,
         axes=("part", "seed"),
-        coordinates={"part": list(sites_of), "seed": list(of_seed)},
-        unit=measured.unit,
+        coordinates={"part": list(asked.rows), "seed": list(found)},
+        unit=metric.unit,
         direction="positive: the ablation hurts",
-        what_it_does_not_show=f"{DOES_NOT_SHOW}; {OF_THE_KIND[kind]}.",
+        what_it_does_not_show=f"{DOES_NOT_SHOW}; {OF_THE_KIND[asked.kind]}.",
         metadata={
-            **settings,
-            **standing(procedure, chosen.items, accuracy, name),
-            "ablation": kind,
+            **asked.settings,
+            **standing(procedure, asked.chosen.items, accuracy, name),
+            "ablation": asked.kind,
             "metric": name,
             "intact": intact,
-            "n_items": len(chosen.items),
-            "n_scored_tokens": int(chosen.items.scored.sum()),
+            "n_items": len(asked.chosen.items),
+            "n_scored_tokens": int(asked.chosen.items.scored.sum()),
         },
     )
-
-
-def _measure(
-    model: HookedTransformer,
-    chosen: Ablated,
-    sites_of: Mapping[str, tuple[Site, ...]],
-    kind: str,
-    metric: Metric,
-    seed: Label,
-    partner_seed: int,
-) -> tuple[torch.Tensor, float]:
-    """The score of each scored token, float64 [row, token], intact in the first row; and the intact accuracy."""
-    model.require_no_hooks()
-    first, cells = cut(chosen.items.take(slice(NO_OP_ITEMS))), model.cfg.input == "vectors"
-    weights = Weights.of(model)
-    require_finite(trace(weights, first).logits, seed)
-    check_trace(model, first)
-    check_no_op(model, first, sites_of)
-    hooks = sorted({site.hook for where in sites_of.values() for site in where})
-    stand_ins = StandIns(weights, chosen, kind, hooks, partner_seed)
-    columns, right = [], []
-    for batch in batches(len(chosen.items)):
-        items = cut(chosen.items.take(batch))
-        intact = trace(weights, items)
-        require_finite(intact.logits, seed)
-        values, places = stand_ins.of(batch, intact), chosen.positions_of(batch)
-        corrupt = None if chosen.corrupt is None else chosen.corrupt.take(batch)
-        tokens = scored_tokens(items, weights.state["embed.W_E"].device, corrupt, cells)
-        rows: list[Any] = [None] * (1 + len(sites_of))
-        own = intact.logits[intact.real].double()
-        rows[0] = metric(own, tokens)
-        right.append(metric_of("accuracy")(own, tokens))
-        for indices, logits in _ablated(intact, list(sites_of.values()), kind, values, places):
-            for index, ablated in zip(indices, logits, strict=True):
-                rows[1 + index] = metric(ablated[intact.real].double(), tokens)
-        columns.append(torch.stack(rows))
-    return torch.cat(columns, dim=1), float(torch.cat(right).mean())
-
-
-def _ablated(
-    intact: Trace, groups: Sequence[tuple[Site, ...]], kind: str, values: Activations, places: np.ndarray | None
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """The logits with each group of sites ablated, as ``sweep`` yields them."""
-    if kind == "identity_affine":
-        for number, where in enumerate(groups):
-            yield [number], trace(_without_affine(intact.weights, where), intact.items).logits[None]
-    elif kind == "frozen_scale":
-        hooked = HookedTransformer(intact.cfg, intact.weights.state, device=intact.logits.device)
-        for number, where in enumerate(groups):
-            logits = run_with_patches(hooked, intact.items, patches_from(values, where, places))
-            yield [number], at(logits, intact.scored)[None]
-    else:
-        yield from sweep(intact, [patches_from(values, where, places) for where in groups])
-
-
-def _without_affine(weights: Weights, where: Sequence[Site]) -> Weights:
-    """The same weights, but 1 and 0 for the weight and bias of the LayerNorms of these sites."""
-    state = dict(weights.state)
-    for name in map(layernorm_of, where):
-        state |= {f"{name}.w": torch.ones_like(state[f"{name}.w"]), f"{name}.b": torch.zeros_like(state[f"{name}.b"])}
-    return dataclasses.replace(weights, state=state)

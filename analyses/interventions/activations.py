@@ -12,8 +12,8 @@ from torch import Tensor
 
 from analyses.interventions.items import Layout, cut, inputs, layouts, order_of_length
 from analyses.interventions.metrics import Metric, metric_of, scored_tokens
-from analyses.interventions.patch import run_with_activations
-from analyses.interventions.trace import Weights, trace
+from analyses.interventions.patch import position_axis, run_with_activations
+from analyses.interventions.trace import Weights, behind_queries, trace
 from analyses.models import batches
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
@@ -34,7 +34,8 @@ def means(weights: Weights, reference: Items, number_of: Mapping[Layout, int], h
     """The mean of each activation at each position over the reference items of each layout: [layout, ...].
 
     ``number_of`` numbers the layouts that are wanted from 0 on; the means of one without reference items are NaN. Sums
-    are float64. Positions are those up to the last that is scored.
+    are float64. Positions are those up to the last that is scored. Where only the scored positions of an activation
+    reach a scored logit (``behind_queries``), the means at the others are 0.
     """
     groups = np.array([number_of.get(layout, -1) for layout in layouts(reference)])
     reference, groups = reference.take(np.flatnonzero(groups >= 0)), groups[groups >= 0]
@@ -46,14 +47,25 @@ def means(weights: Weights, reference: Items, number_of: Mapping[Layout, int], h
     counts = torch.from_numpy(np.bincount(groups, minlength=len(number_of))).to(weight.device)
     sums: Activations = {}
     for batch in batches(len(reference)):
-        run = trace(weights, cut(reference.take(batch)))
+        run = trace(weights, cut(reference.take(batch)), last_at_scored=True)
+        width = run.activations["hook_embed"].shape[1]
+        # the items of a layout are scored at the same positions
+        runs = [(*each, run.real[each[1]], run.scored[each[1]]) for each in _runs(groups[batch])]
         for hook in hooks:
-            activation = run.activation(hook)
+            activation, axis = run.activation(hook), position_axis(hook)
             if hook not in sums:
-                sums[hook] = activation.new_zeros((len(number_of), *activation.shape[1:]), dtype=torch.float64)
-            total = narrow(sums[hook], activation)
-            for number, first, end in _runs(groups[batch]):
-                total[number] += activation[first:end].sum(0, dtype=torch.float64)
+                shape = [len(number_of), *activation.shape[1:]]
+                shape[axis] = width
+                sums[hook] = activation.new_zeros(shape, dtype=torch.float64)
+            at_scored = behind_queries(hook, weights.cfg)
+            for number, first, end, real, scored in runs:
+                total = activation[first:end].sum(0, dtype=torch.float64)
+                if at_scored:
+                    total = total.movedim(axis - 1, 0)[real]
+                    into = sums[hook][number].movedim(axis - 1, 0)[(slice(None), *map(slice, total.shape[1:]))]
+                    into[scored[real]] += total
+                else:
+                    sums[hook][(number, *map(slice, total.shape))] += total
     return {hook: (s / counts.view(-1, *[1] * (s.ndim - 1))).to(weight.dtype) for hook, s in sums.items()}
 
 

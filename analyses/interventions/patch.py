@@ -33,6 +33,11 @@ def checked_positions(positions: Any, n_items: int, n_pos: int, name: str = "pos
     return places
 
 
+def position_axis(hook: str) -> int:
+    """The axis of a whole activation, [item, ...], that is the position; of a pattern or scores, the query."""
+    return 2 if hook.endswith(("hook_pattern", "hook_attn_scores")) else 1
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Patch:
     """The activation of a site is replaced by ``values`` at ``positions``.
@@ -53,7 +58,7 @@ class Patch:
     @property
     def pos_axis(self) -> int:
         """The axis of ``values`` that is the position (of a pattern or scores of all heads, the query)."""
-        return 2 if self.site.axis is None and self.site.hook.endswith(("hook_pattern", "hook_attn_scores")) else 1
+        return position_axis(self.site.hook) if self.site.axis is None else 1
 
     def where(self) -> np.ndarray | None:
         """The positions by item, int64 [item, k]; ``None`` for all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,19 @@ class StandIns:
 
 
 def chosen_items(
-    items: Any, kind: str, reference: Items | None, pair: str | None, partners: Any, seed: int, n_items: int | None
+    items: Any,
+    kind: str,
+    reference: Items | None,
+    pair: str | None,
+    partners: Any,
+    seed: int,
+    n_items: int | None,
+    draw: Callable[[int, str], Items] | None = None,
 ) -> tuple[Ablated, dict[str, Any]]:
-    """The items that an ablation runs on, and the settings to be recorded. Errors: ``ConfigError``."""
+    """The items that an ablation runs on, and the settings to be recorded. Errors: ``ConfigError``.
+
+    ``draw(n, split)`` takes the items of a procedure, for kinds of ablation that share them; by default, the procedure.
+    """
     known = isinstance(items, (Procedure, Items, Pairs))
     require(known, "items", items, "a procedure, such as get('sort')(), its items, own_items(tokens), or Pairs")
     counterfactual = kind == "counterfactual"
@@ -117,14 +128,15 @@ def chosen_items(
         require(partners is None, "partners", "given", "None for a procedure: give its items with them")
         settings |= {"procedure": items.to_dict(), "split": "test"}
         n = N_ITEMS if n_items is None else n_items
+        procedure, draw = items, draw or (lambda n, split: procedure.items(n, seed=seed, split=split))
         if kind in (*OF_LAYOUT, "mean_row") and reference is None:
-            reference = items.items(REFERENCE_ITEMS, seed=seed, split="validation")
+            reference = draw(REFERENCE_ITEMS, "validation")
         if pair is not None:
             settings["pair"] = pair
             items = minimal_pairs(items, pair, n, seed=seed)
         else:
             require(not counterfactual, "pair", None, f"a kind of pair: {', '.join(items.pair_kinds) or 'it has none'}")
-            items = items.items(n, seed=seed, split="test")
+            items = draw(n, "test")
     else:
         require(n_items is None, "n_items", n_items, "None when items are given: take them with Items.take")
         require(pair is None, "pair", pair, "None when items are given: give Pairs")

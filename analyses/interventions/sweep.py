@@ -21,12 +21,13 @@ from analyses.interventions.trace import InexactError, Trace, at
 from mechproc.errors import require
 from mechproc.model.parts import Site
 
-ROWS = 1024
+ROWS = 256
 """Rows (interventions x items) that pass through a stage together; more leave the cache."""
 TOLERANCE = 1e-6
-"""How far an untouched row of a batch may be from the intact run, relative to the largest logit (or 1). In float64 rows
-agree to 1e-10. LayerNorms that divide by little amplify the rounding of float32 beyond it: ``in_enough_precision`` then
-turns to float64."""
+"""How far an untouched row of a batch may be from the intact run, relative to the largest logit (or 1). Where all
+positions are patched, rows and run take the same steps, and agree to the bit as a rule. Patches at some positions take
+shorter ways, and trained models amplify the rounding of float32 a hundredfold: ``in_enough_precision`` then turns to
+float64, in which rows agree to 1e-10."""
 
 Intervention = Sequence[Patch]
 """Patches that are made together; those on one activation in order, later ones over earlier ones."""

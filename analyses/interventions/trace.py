@@ -64,10 +64,9 @@ class Weights:
         return x * self.state[f"{name}.w"] + self.state[f"{name}.b"] if self.cfg.normalization_type == "LN" else x
 
     def norm(self, name: str, x: Tensor) -> Tensor:
-        """A whole LayerNorm."""
-        if self.cfg.normalization_type != "LN":
-            return self.normalized(x)
-        return F.layer_norm(x, x.shape[-1:], self.state[f"{name}.w"], self.state[f"{name}.b"], self.cfg.eps)
+        """A whole LayerNorm, in the two steps that ``trace`` takes it in: a fused one rounds otherwise, and trained
+        models amplify that until a sweep's untouched row is no longer the intact run."""
+        return self.affine(name, self.normalized(x))
 
     def heads(self, layer: int, which: str, x: Tensor) -> Tensor:
         """q, k or v of all heads, [..., head, d_head], of what the attention reads, [..., d_model]."""
@@ -148,6 +147,13 @@ class Trace:
         """The model's shape."""
         return self.weights.cfg
 
+    def take(self, rows: np.ndarray) -> Trace:
+        """Some of the items, in the order asked for; positions stay as many as they are."""
+        index = torch.from_numpy(rows).to(self.logits.device)
+        kept = {hook: activation[index] for hook, activation in self.activations.items()}
+        ends = (each[index] for each in (self.scored, self.real, self.logits))
+        return Trace(self.weights, self.items.take(rows), kept, *ends)
+
     def activation(self, hook: str) -> Tensor:
         """An activation by its hook; the scale of a LayerNorm is not kept, but computed from what is normalised."""
         name, _, leaf = hook.rpartition(".")
@@ -161,12 +167,18 @@ class Trace:
 
 
 @torch.inference_mode()
-def trace(weights: Weights, items: Items) -> Trace:
-    """Run the intact model over ``items`` and keep every activation."""
+def trace(weights: Weights, items: Items, *, last_at_scored: bool = False) -> Trace:
+    """Run the intact model over ``items`` and keep every activation.
+
+    ``last_at_scored``: in the last layer compute what follows from the queries (``behind_queries``) at the scored
+    positions alone, which are all that is read there; those activations are then [item, s, ...], as in
+    ``Trace.scored``.
+    """
     cfg, state, activations = weights.cfg, weights.state, {}
     x = inputs(items, cfg).to(state["embed.W_E"].device)
     n_pos = x.shape[1]
     everywhere = torch.arange(n_pos, device=x.device)
+    positions, real = (torch.from_numpy(array).to(x.device) for array in items.positions())
     tokens = cfg.input == "tokens"
     activations["hook_embed"] = (
         F.embedding(x, state["embed.W_E"]) if tokens else x.to(state["embed.W_E"]) @ state["embed.W_E"]
@@ -174,19 +186,20 @@ def trace(weights: Weights, items: Items) -> Trace:
     activations["hook_pos_embed"] = state["pos_embed.W_pos"][:n_pos].expand(len(x), -1, -1)
     residual = activations["hook_embed"] + activations["hook_pos_embed"]
     for layer in range(cfg.n_layers):
-        name = f"blocks.{layer}"
+        name, few = f"blocks.{layer}", last_at_scored and layer == cfg.n_layers - 1
         activations[f"{name}.hook_resid_pre"] = residual
         activations[f"{name}.ln1.hook_normalized"] = normalized = weights.normalized(residual)
         read = weights.affine(f"{name}.ln1", normalized)
-        q, k, v = (weights.heads(layer, which, read) for which in "qkv")
-        scores = weights.scores(q, k, everywhere)
+        q = weights.heads(layer, "q", at(read, positions) if few else read)
+        k, v = (weights.heads(layer, which, read) for which in "kv")
+        scores = weights.scores(q, k, positions if few else everywhere)
         pattern = scores.softmax(-1)
         z = (pattern @ v.transpose(1, 2)).transpose(1, 2)
         out = weights.attn_out(layer, z)
         kept = {"q": q, "k": k, "v": v, "attn_scores": scores, "pattern": pattern, "z": z}
         activations |= {f"{name}.attn.hook_{which}": value for which, value in kept.items()}
         activations[f"{name}.hook_attn_out"] = out
-        residual = residual + out
+        residual = (at(residual, positions) if few else residual) + out
         if not cfg.attn_only:
             activations[f"{name}.hook_resid_mid"] = residual
             activations[f"{name}.ln2.hook_normalized"] = normalized = weights.normalized(residual)
@@ -198,9 +211,16 @@ def trace(weights: Weights, items: Items) -> Trace:
         activations[f"{name}.hook_resid_post"] = residual
     if cfg.normalization_type is None:
         activations = {hook: value for hook, value in activations.items() if not hook.endswith("hook_normalized")}
-    positions, real = (torch.from_numpy(array).to(x.device) for array in items.positions())
-    logits = weights.logits(at(residual, positions))
+    logits = weights.logits(residual if last_at_scored else at(residual, positions))
     return Trace(weights, items, activations, positions, real, logits)
+
+
+def behind_queries(hook: str, cfg: ModelConfig) -> bool:
+    """Whether an activation is of the last layer or after it, and not read by its keys and values: only what it is at
+    scored positions then reaches a scored logit."""
+    name, leaf = f"blocks.{cfg.n_layers - 1}", hook.rpartition(".")[2]
+    before = (f"{name}.hook_resid_pre", *(f"{name}.{each}" for each in ("ln1.hook_normalized", "ln1.hook_scale")))
+    return hook.startswith((name, "ln_final")) and hook not in before and leaf not in ("hook_k", "hook_v")
 
 
 def at(x: Tensor, positions: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_means_are_taken_within_a_layout_and_position():
     ours, reference = model("usual"), TASK.items(150)
     kinds = layouts(reference)
     number_of = {layout: i for i, layout in enumerate(dict.fromkeys(kinds[:2]))}
-    hooks = ["blocks.0.attn.hook_z", "blocks.1.attn.hook_pattern"]
+    hooks = ["blocks.0.attn.hook_z", "blocks.1.attn.hook_pattern"]  # of the second, what is read at scored positions
     found = means(Weights.of(ours), reference, number_of, hooks)
     whole = record(ours, reference, hooks)
     for layout, number in number_of.items():
@@ -66,7 +66,8 @@ def test_means_are_taken_within_a_layout_and_position():
         used = min(layout[0], found[hooks[0]].shape[1])
         expected = whole[hooks[0]][rows].mean(0)[:used]
         torch.testing.assert_close(found[hooks[0]][number, :used], expected, atol=1e-10, rtol=0)
-        expected = whole[hooks[1]][rows].mean(0)[:, :used, :used]
+        scored = reference.scored[rows[0]]
+        expected = whole[hooks[1]][rows].mean(0)[:, :used, :used] * torch.from_numpy(scored)[:used, None]
         torch.testing.assert_close(found[hooks[1]][number, :, :used, :used], expected, atol=1e-10, rtol=0)
 
 

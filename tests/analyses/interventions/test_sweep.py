@@ -75,6 +75,16 @@ def test_a_shipped_model_agrees_in_float64():
             assert float((swept[intact.real] - expected).abs().max()) <= 1e-10
 
 
+@pytest.mark.parametrize("rule", ["delete", "k-dyck", "set"])
+def test_rows_of_a_trained_model_round_like_its_intact_run(rule):
+    ours, task = load_pretrained(rule, 0), get(rule)()  # they amplify the rounding of float32 a hundredfold
+    intact = trace(Weights.of(ours), cut(longest_first(task.items(32))))
+    parts = ["L0.H0", "L0.H1.OV", "L0.mlp", "L0.ln2", "L1.H0.QK", "L1.mlp", "embed"]
+    own = [patches_from(intact.activations, sites(part, ours.cfg, None)) for part in parts]
+    swept = torch.cat([logits for _, logits in sweep(intact, own)])  # errors where a row is not the intact run
+    assert float((swept - intact.logits)[:, intact.real].abs().max()) <= 1e-6 * float(intact.logits.abs().max())
+
+
 @pytest.mark.parametrize("kind", GRID)
 def test_the_trace_holds_the_activations_of_the_hooks(kind):
     ours, these = model(kind), items(kind)
