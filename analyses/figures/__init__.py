@@ -7,6 +7,7 @@ Nothing here changes a global template.
 """
 
 from analyses.figures.ablation_map import ablation_map
+from analyses.figures.arm_matrix import arm_matrix
 from analyses.figures.arms import arms
 from analyses.figures.attention_pattern import attention_pattern
 from analyses.figures.attention_view import AttentionView, attention_view
@@ -14,6 +15,7 @@ from analyses.figures.before_after import before_after
 from analyses.figures.circuit_graph import circuit_graph
 from analyses.figures.curves import curves
 from analyses.figures.head_map import head_map
+from analyses.figures.maps import maps
 from analyses.figures.position_map import position_map
 from analyses.figures.probe_map import probe_map
 from analyses.figures.spectra import spectra
@@ -23,6 +25,7 @@ from analyses.figures.weight_comparison import weight_comparison
 __all__ = [
     "AttentionView",
     "ablation_map",
+    "arm_matrix",
     "arms",
     "attention_pattern",
     "attention_view",
@@ -30,6 +33,7 @@ __all__ = [
     "circuit_graph",
     "curves",
     "head_map",
+    "maps",
     "position_map",
     "probe_map",
     "spectra",

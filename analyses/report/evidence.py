@@ -99,7 +99,8 @@ def _rows(page: Report, result: Result, axis: str, subject: str) -> None:
     table = _table(own, axis)
     notes = [f"The {MAX_ROWS} rows with the largest values of {len(table)}."] if len(table) > MAX_ROWS else []
     as_ = "" if axis in ("part", "arm") else f", as {axis}"
-    page.table(table.head(MAX_ROWS), f"{result.title}{as_} ({result.unit}; {result.direction})", notes)
+    what = f"{result.title[0].upper()}{result.title[1:]}"
+    page.table(table.head(MAX_ROWS), f"{what}{as_} ({result.unit}; {result.direction}).", notes)
 
 
 def _table(own: Result, axis: str) -> pd.DataFrame:

@@ -12,10 +12,10 @@ import io
 import sys
 
 from mechproc import __version__
-from mechproc.cli import analyse, calibrate, demo, doctor, model, parts, pretrained, procedure, run, runs, study
+from mechproc.cli import analyse, calibrate, demo, doctor, model, parts, pretrained, procedure, report, run, runs, study
 from mechproc.errors import MechprocError
 
-NOUNS = (demo, doctor, procedure, model, parts, run, runs, study, analyse, calibrate, pretrained)
+NOUNS = (demo, doctor, procedure, model, parts, run, runs, study, analyse, report, calibrate, pretrained)
 INTERRUPTED = 130
 MOST_SAID = 2_000
 """Characters of an error."""

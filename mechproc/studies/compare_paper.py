@@ -93,9 +93,10 @@ class Compared:
         return 1 if (gain.low > 0) == (reported > 0) else -1
 
 
-def compare(store: Store, cells: Sequence[Cell] = CELLS) -> list[Compared]:
-    """Every cell with what ``store`` has of it; studies of the paper's scale."""
-    studies = {name: load(name, "paper") for name in dict.fromkeys(cell.study for cell in cells)}
+def compare(store: Store, cells: Sequence[Cell] = CELLS, studies: Mapping[str, Study] | None = None) -> list[Compared]:
+    """Every cell with what ``store`` has of it; ``studies`` by name, by default those of the paper's scale."""
+    names = dict.fromkeys(cell.study for cell in cells)
+    studies = {name: load(name, "paper") for name in names} if studies is None else studies
     return [_compared(cell, studies[cell.study], store) for cell in cells]
 
 

@@ -54,7 +54,7 @@ def svg(figure: go.Figure, name: str, *, label: str = "", links: Mapping[str, st
     for trace in traces:
         x, y = axes[trace.get("xaxis") or "x"], axes[trace.get("yaxis") or "y"]
         if trace.get("type") == "heatmap":
-            before += [*marks.heatmap(trace, x, y, known), *surroundings.colour_bar(trace, box)]
+            before += [*marks.heatmap(trace, x, y, known, hatch), *surroundings.colour_bar(trace, box)]
         else:
             drawn, subject = marks.scatter(trace, x, y, hatch), (trace.get("meta") or {}).get("subject")
             before += [element("a", *drawn, href=f"#{known[subject]}")] if subject in known else drawn

@@ -30,7 +30,7 @@ def scatter(trace: dict[str, Any], x: Axis, y: Axis, hatch: str | None) -> list[
     line = trace.get("line") or {}
     if trace.get("fill") == "toself":
         fill = f"url(#{hatch})" if trace.get("fillpattern") and hatch else trace.get("fillcolor")
-        drawn.append(element("path", d=path(xs, ys, closed=True), fill=fill, stroke="none"))
+        drawn.append(element("path", d=path(xs, ys, closed=True), fill=fill, stroke="none", pointer_events="none"))
     if "lines" in mode and line.get("width", 2) and not trace.get("fill"):
         title = _title(_hover(trace, None))
         drawn.append(
@@ -61,26 +61,35 @@ def scatter(trace: dict[str, Any], x: Axis, y: Axis, hatch: str | None) -> list[
     return [element("g", *drawn, opacity=opacity, class_="series" if "lines" in mode else None)] if drawn else []
 
 
-def heatmap(trace: dict[str, Any], x: Axis, y: Axis, links: Links) -> list[Markup]:
-    """The cells of a heat map. A cell without a value is left to the hatching, or hatched itself."""
+def heatmap(trace: dict[str, Any], x: Axis, y: Axis, links: Links, hatch: str) -> list[Markup]:
+    """The cells of a heat map. One without a value is left out, or hatched where ``meta["hatched"]`` asks for it.
+
+    ``meta["subjects"]``, [row][column], says what the cells are about, ``meta["blank"]``, [column], which columns only
+    keep others apart.
+    """
     rows = [[math.nan if v is None else float(v) for v in row] for row in trace["z"]]
     values = np.array(rows, dtype=float)
     scale = colours(trace)
-    subjects = (trace.get("meta") or {}).get("subjects") if isinstance(trace.get("meta"), dict) else None
+    meta = trace.get("meta") or {}
+    subjects, blank = meta.get("subjects"), meta.get("blank") or []
+    nothing = f"url(#{hatch})" if meta.get("hatched") else "transparent"
     template, size = trace.get("texttemplate"), (trace.get("textfont") or {}).get("size", 11)
     gap_x, gap_y = float(trace.get("xgap") or 0), float(trace.get("ygap") or 0)
     cells = []
     for i, j in np.ndindex(values.shape):
+        empty = math.isnan(values[i, j])
+        if (j < len(blank) and blank[j]) or (empty and subjects is None):
+            continue
         (left, right), (top, bottom) = (sorted(axis.at([n - 0.5, n + 0.5])) for axis, n in ((x, j), (y, i)))
-        about = {"z": None if math.isnan(values[i, j]) else values[i, j], **_fields(trace, i, j)}
+        about = {"z": None if empty else values[i, j], **_fields(trace, i, j)}
         fill = scale(values[i, j]) if about["z"] is not None else None
         hover = html.unescape(plain_text(filled(str(trace.get("hovertemplate") or "%{z:.4g}"), about)))
         where = {"x": left + gap_x / 2, "y": top + gap_y / 2, "width": max(right - left - gap_x, 0.5),
                  "height": max(bottom - top - gap_y, 0.5)}  # fmt: skip
-        inside = [element("rect", *_title(hover), **where, fill=fill or "transparent", class_=None if fill else "none")]
+        inside = [element("rect", *_title(hover), **where, fill=fill or nothing, class_=None if fill else "none")]
         written = filled(str(template), about) if template else ""
         if written and written != "no value":
-            ink = INK if fill is None or _lightness(fill) > 0.5 else "#ffffff"
+            ink = "var(--ink)" if fill is None else INK if _lightness(fill) > 0.5 else "#ffffff"
             middle = ((left + right) / 2, (top + bottom) / 2)
             inside.append(text_block(written, *middle, anchor="middle", size=size, fill=ink))
         subject = subjects[i][j] if subjects else None

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analyses import figures
 from analyses.report.document import Report
-from analyses.report.sections.transfer_findings import N_ITEMS, TransferFindings, points
+from analyses.report.sections import arms
+from analyses.report.sections.transfer_findings import N_ITEMS, TransferFindings
 from mechproc.model.parts import Ablation
 from mechproc.statistics.comparisons import Family
 from mechproc.statistics.survival import Crossing, restricted_mean
-from mechproc.statistics.verdicts import Verdict
-from mechproc.transfer import Recipe
 
 
 def report(findings: TransferFindings) -> Report:
@@ -33,7 +31,8 @@ def report(findings: TransferFindings) -> Report:
     _attention(page, findings)
     page.heading("Settings and environment")
     page.table(
-        _settings(findings), f"The {findings.arm} arm, seed {study.seeds[0]}; other seeds differ in the seed alone."
+        arms.settings(study.run_of(findings.arm, study.seeds[0]), findings.scores.provenance[0][1]),
+        f"The {findings.arm} arm, seed {study.seeds[0]}; other seeds differ in the seed alone.",
     )
     return page
 
@@ -42,16 +41,16 @@ def _arms(page: Report, findings: TransferFindings) -> None:
     n = len(findings.study.seeds)
     page.heading("Which part carries the gain")
     page.table(
-        _moved(findings),
+        arms.moved(findings.study),
         "What each arm starts from. Everything that is not named is fresh, and equal in all arms of a seed.",
     )
     levels = {key: value for key, value in findings.scores.metadata.items() if key != "warnings"}
     scores = dataclasses.replace(findings.scores, metadata=levels)  # the warnings are the notes at the top of the page
     page.figure(figures.arms(scores), "Test accuracy of every seed after training on the task.", scores)
     for family in findings.study.families:
-        rows = [_verdict_row(v) for v in findings.verdicts if v.family == family]
-        if rows:
-            page.table(pd.DataFrame(rows), _family_caption(family, n), _remarks(findings, family))
+        judged = [verdict for verdict in findings.verdicts if verdict.family == family]
+        if judged:
+            page.table(arms.verdict_rows(judged), _family_caption(family, n), _remarks(findings, family))
     page.figure(figures.curves(findings.curves), "Validation accuracy during training on the task.", findings.curves)
     page.table(
         _crossing_table(findings),
@@ -111,19 +110,6 @@ def _attention(page: Report, findings: TransferFindings) -> None:
     )
 
 
-def _moved(findings: TransferFindings) -> pd.DataFrame:
-    """What each arm's recipe moves."""
-    rows = []
-    for arm in findings.study.arms:
-        recipe: Recipe = findings.study.run_of(arm, findings.study.seeds[0]).recipe
-        moved = [*recipe.parts, *(f"{factor} ({getattr(recipe, factor)})" for factor in recipe.factors)]
-        changes = [f"{part}: {change.to_dict()['kind']}" for part, change in recipe.perturb.items()]
-        rows.append(
-            {"arm": arm, "moved": ", ".join(moved) or "nothing", "changed after it was moved": ", ".join(changes)}
-        )
-    return pd.DataFrame(rows)
-
-
 def _crossing_table(findings: TransferFindings) -> pd.DataFrame:
     study = findings.study
     budget = float(study.run_of(findings.arm, study.seeds[0]).training.last_step)
@@ -139,18 +125,6 @@ def _crossing_table(findings: TransferFindings) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _verdict_row(verdict: Verdict) -> dict[str, Any]:
-    low, high = verdict.interval.low, verdict.interval.high
-    return {
-        "comparison": f"{verdict.comparison.treatment} against {verdict.comparison.control}",
-        "points": points(verdict.comparison.mean),
-        "interval": f"{points(low)} to {points(high)}" if verdict.interval.bounded else "unbounded",
-        "p": f"{verdict.p:.3g}",
-        "p after Holm": f"{verdict.adjusted_p:.3g}",
-        "verdict": verdict.word,
-    }
 
 
 def _remarks(findings: TransferFindings, family: Family) -> list[str]:
@@ -169,24 +143,3 @@ def _family_caption(family: Family, n_seeds: int) -> str:
         f"Holm's correction over {len(family.pairs)} comparisons. Does not show: whether longer training would close "
         "the gap."
     )
-
-
-def _settings(findings: TransferFindings) -> pd.DataFrame:
-    """What was run, a setting a row."""
-    run = findings.study.run_of(findings.arm, findings.study.seeds[0])
-    rows = {"task": run.procedure, "model": run.model, "training": run.training, "recipe": run.recipe}
-    for name, donor in ((name, needed) for name, origin in run.donors.items() for needed in origin.needs):
-        rows |= {f"donor {name}: rule": donor.procedure, f"donor {name}: training": donor.training}
-    settings = {what: _spelled(config.to_dict()) for what, config in rows.items()}
-    settings["computed with"] = _spelled(findings.scores.provenance[0][1])
-    return pd.DataFrame({"what": list(settings), "settings": list(settings.values())})
-
-
-def _spelled(plain: Any) -> str:
-    """Plain JSON as text: ``"steps 100, schedule constant"``."""
-    if isinstance(plain, dict):
-        return ", ".join(
-            f"{key} ({_spelled(value)})" if isinstance(value, dict) else f"{key} {value}"
-            for key, value in plain.items()
-        )
-    return str(plain)

@@ -76,3 +76,12 @@ def browse(tmp_path: Path) -> Callable[..., Seen]:
         return Seen(dom, json.loads(html.unescape(watched)))
 
     return opened
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The store of the benchmark of pages, whose scores are random numbers: a function of the identities left out."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import generated
+
+    return generated.GeneratedStore
