@@ -52,7 +52,7 @@ def _items(procedure: Procedure) -> dict[str, Items]:
 
 def _evidence(page: Report, patterns: Result, names: Sequence[str], side: str) -> None:
     numbers = patterns.metadata["tokens"][0]
-    tokens = [names[number] for number in numbers]
+    tokens: list[str] = [names[int(number)] for number in numbers]
     shown = list(range(max(0, len(tokens) - LAST), len(tokens)))
     cut = f", its last {LAST} positions" if len(tokens) > LAST else ""
     for layer in patterns.coordinates["layer"]:

@@ -158,17 +158,16 @@ def _groups(members: Sequence[str], study: Study) -> list[list[str]]:
 def _titled(curve: Result, group: Sequence[str], task: str) -> Result:
     """The curves of a group under short names: without the task, which the caption says."""
     short = [arm.removeprefix(f"{task}: ") for arm in group]
-    known = np.isfinite(curve.values).any(axis=(0, 2)).tolist()
-    seeds = [seed for seed, there in zip(curve.coordinates["seed"], known, strict=True) if there]
-    curve = curve.select(seed=seeds)
+    known = np.flatnonzero(np.isfinite(curve.values).any(axis=(0, 2)))
+    curve = curve.select(seed=[curve.coordinates["seed"][n] for n in known])
     named = {**curve.coordinates, "arm": short}
     return dataclasses.replace(curve, name=f"accuracy, {task}", coordinates=named, undefined=(), provenance=())
 
 
 def _thinned(curve: Result) -> Result:
     """The steps at which one of the arms has a value."""
-    there = np.isfinite(curve.values).any(axis=(0, 1)).tolist()
-    return curve.select(step=[s for s, known in zip(curve.coordinates["step"], there, strict=True) if known])
+    known = np.flatnonzero(np.isfinite(curve.values).any(axis=(0, 1)))
+    return curve.select(step=[curve.coordinates["step"][n] for n in known])
 
 
 def _place(arm: str, study: Study) -> tuple[str, str]:
