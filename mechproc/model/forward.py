@@ -65,14 +65,25 @@ def loss_and_correct(
     With targets for each logit (0 or 1), the binary cross-entropy over the cells of the real places, and which cells
     are right.
     """
+    losses, correct = losses_and_correct(logits, targets, real)
+    return losses.sum() / (real.sum() * (1 if targets.ndim == 2 else targets.shape[2])), correct
+
+
+def losses_and_correct(
+    logits: Float[Tensor, "batch scored d_vocab"],
+    targets: Int[Tensor, "batch scored"] | Int[Tensor, "batch scored d_vocab"],
+    real: Bool[Tensor, "batch scored"],
+) -> tuple[
+    Float[Tensor, "batch scored"] | Float[Tensor, "batch scored d_vocab"],
+    Bool[Tensor, "batch scored"] | Bool[Tensor, "batch scored d_vocab"],
+]:
+    """``loss_and_correct`` with the loss of each place (cell), 0 where it is not real, in place of their mean."""
     logits = at_least_float32(logits)
     if targets.ndim == logits.ndim:
         cells = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
-        loss = torch.where(real[..., None], cells, 0.0).sum() / (real.sum() * logits.shape[-1])
-        return loss, ((logits.detach() > 0) == targets) & real[..., None]
+        return torch.where(real[..., None], cells, 0.0), ((logits.detach() > 0) == targets) & real[..., None]
     flat = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-    loss = torch.where(real, flat, 0.0).sum() / real.sum()
-    return loss, (logits.detach().argmax(-1) == targets) & real
+    return torch.where(real, flat, 0.0), (logits.detach().argmax(-1) == targets) & real
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -96,7 +107,7 @@ def _block(
     q = _heads(state, f"{name}.attn", "Q", queries) * (1 / math.sqrt(cfg.d_head or 1))
     k = _heads(state, f"{name}.attn", "K", x)
     v = _heads(state, f"{name}.attn", "V", x)
-    mask = torch.zeros(future.shape, dtype=x.dtype, device=x.device).masked_fill_(future, -torch.inf)
+    mask = torch.zeros(future.shape, dtype=x.dtype, device=x.device).masked_fill(future, -torch.inf)
     pattern = (q @ k.transpose(-1, -2)).add_(mask).softmax(-1)
     if dropout is not None:  # units of a pattern are (head, key): the query is the position
         pattern = dropout(pattern.transpose(1, 2), "pattern", layer, positions).transpose(1, 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +17,11 @@ from mechproc.provenance import differences, provenance
 from mechproc.runs.config import RankedHeads, RunConfig
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.store import Store
+from mechproc.training.data import EvaluationSet, evaluation_set
 from mechproc.training.engines import EngineName, choose
-from mechproc.training.loop import Progress, train
+from mechproc.training.engines.base import Worker
+from mechproc.training.interruptions import Interrupted, interrupt_deferred
+from mechproc.training.loop import Course, Progress, completed, course
 from mechproc.training.sinks import FolderSink
 from mechproc.transfer.recipe import assemble, frozen
 
@@ -39,9 +44,30 @@ def execute(
     or a donor is not complete; ``TrainingError`` when loss or gradient stops being finite; ``ConfigError`` when the
     engine that is asked for cannot train this model here.
     """
+    if not store.has_weights(run):
+        chosen = choose(engine, run.model, device=device)
+        completed(execution(run, store, chosen.make, chosen.label, device, progress, start_over))
+
+
+def execution(
+    run: RunConfig,
+    store: Store,
+    engine: Callable[..., Worker],
+    label: str,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    start_over: bool = False,
+    *,
+    interrupts: Callable[[], AbstractContextManager[Interrupted]] = interrupt_deferred,
+    draw: Callable[..., EvaluationSet] = evaluation_set,
+) -> Course[None]:
+    """What ``execute`` does, with whoever drives it computing the updates and evaluations.
+
+    ``label`` is what provenance says of ``engine``, which makes the worker of the course; ``interrupts`` and ``draw``
+    are those of ``mechproc.training.loop.course``.
+    """
     if store.has_weights(run):
         return
-    chosen = choose(engine, run.model, device=device)
     donors = {name: donor.weights(store) for name, donor in run.donors.items()}
     state = assemble(run.recipe, run.model, run.seed, donors, run.start)
     with store.writing(run) as folder:
@@ -51,8 +77,8 @@ def execute(
             outdated.unlink(missing_ok=True)
         started = time.monotonic()
         sink = FolderSink(folder)
-        _write_provenance(folder, provenance(chosen.label, device), start_over)
-        result = train(
+        _write_provenance(folder, provenance(label, device), start_over)
+        result = yield from course(
             run.procedure,
             run.model,
             state,
@@ -61,7 +87,9 @@ def execute(
             sink=sink,
             frozen=frozen(run.recipe, run.model),
             progress=progress,
-            engine=chosen.make,
+            engine=engine,
+            interrupts=interrupts,
+            draw=draw,
         )
         about = references(run.procedure, result.test_items) | {
             "steps": result.steps,

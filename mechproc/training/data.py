@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mechproc.config import digest
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.procedures.base import BLOCK_ITEMS, Items, Procedure, Split
@@ -127,3 +129,33 @@ def evaluation_items(procedure: Procedure, n_items: int, split: Split, stage: in
 def evaluation_batches(items: Items) -> list[Batch]:
     """The items in batches that are evaluated at once, in their order."""
     return [Batch.of(items.take(slice(i, i + EVALUATION_BATCH))) for i in range(0, len(items), EVALUATION_BATCH)]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+    """Validation or test items, and the batches that are made of them once they are asked for."""
+
+    items: Items
+
+    @functools.cached_property
+    def batches(self) -> list[Batch]:
+        """``evaluation_batches``."""
+        return evaluation_batches(self.items)
+
+
+def evaluation_set(procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> EvaluationSet:
+    """``evaluation_items`` with their batches."""
+    return EvaluationSet(evaluation_items(procedure, n_items, split, stage))
+
+
+class SharedEvaluationSets:
+    """``evaluation_set`` that gives the same object to all who ask for the same items."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[str, EvaluationSet] = {}
+
+    def __call__(self, procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> EvaluationSet:
+        key = digest([procedure.to_dict(), n_items, split, stage])
+        if key not in self._drawn:
+            self._drawn[key] = evaluation_set(procedure, n_items, split, stage)
+        return self._drawn[key]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward, loss_and_correct
@@ -52,15 +54,31 @@ class Score:
         return float((self.n_correct == self.n_scored).mean())
 
 
+class Tally:
+    """Adds up the score of one model, batch after batch."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.correct: list[np.ndarray] = []
+        self.scored: list[np.ndarray] = []
+
+    def add(self, loss: float, hits: Bool[Tensor, "batch scored *cell"], real: Bool[Tensor, "batch scored"]) -> None:
+        """A batch: the sum of its losses in nats and which of its scored tokens (cells) were right."""
+        n_scored = real * (1 if hits.ndim == 2 else hits.shape[2])
+        self.loss += loss
+        self.correct.append((hits.long() if hits.ndim == 2 else hits.sum(2)).cpu().numpy())
+        self.scored.append(n_scored.long().cpu().numpy())
+
+    def score(self) -> Score:
+        """The score on all batches so far; there is one."""
+        return Score.of(self.loss, self.correct, self.scored)
+
+
 @torch.no_grad()
 def evaluate(state: State, cfg: ModelConfig, batches: Iterable[Batch]) -> Score:
     """Score a model without dropout; items come in the order of ``batches``."""
-    total, correct, scored = 0.0, [], []
+    tally = Tally()
     for batch in batches:
-        logits = forward(state, cfg, batch.inputs, batch.positions)
-        loss, hits = loss_and_correct(logits, batch.targets, batch.real)
-        n_scored = batch.real * (1 if hits.ndim == 2 else hits.shape[2])
-        total += float(loss) * int(n_scored.sum())
-        correct.append((hits.long() if hits.ndim == 2 else hits.sum(2)).cpu().numpy())
-        scored.append(n_scored.long().cpu().numpy())
-    return Score.of(total, correct, scored)
+        loss, hits = loss_and_correct(forward(state, cfg, batch.inputs, batch.positions), batch.targets, batch.real)
+        tally.add(float(loss) * hits[batch.real].numel(), hits, batch.real)
+    return tally.score()

@@ -1,15 +1,18 @@
-"""The training loop."""
+"""The training loop.
+
+``course`` is the loop; it says what it wants computed and goes on with the answer. ``train`` answers with an engine of
+its own; ``mechproc.training.rounds`` answers many courses at a time, with one computation for all of them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import hashlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -20,9 +23,10 @@ from mechproc.model.state import State, check_state, dtype_of
 from mechproc.procedures.base import Items, Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.training.config import TrainingConfig
-from mechproc.training.data import TrainStream, check_fit, evaluation_batches, evaluation_items
-from mechproc.training.engines.base import Engine, ReferenceEngine
+from mechproc.training.data import Batch, EvaluationSet, TrainStream, check_fit, evaluation_set
+from mechproc.training.engines.base import Engine, ReferenceEngine, Worker
 from mechproc.training.evaluate import Score
+from mechproc.training.interruptions import Interrupted, interrupt_deferred
 from mechproc.training.optimizer import Frozen
 from mechproc.training.schedule import checkpoint_steps, learning_rate
 from mechproc.training.sinks import MemorySink, ResumePoint, Sink, TrainerState
@@ -48,6 +52,36 @@ class TrainingResult:
     """Scores on ``test_items``."""
     test_items: Items
     """The first ``n_test`` test items of the procedure's full range of lengths."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """A course wants an update; the answer is loss (nats) and gradient norm, both before it."""
+
+    worker: Worker
+    batch: Batch
+    step: int
+
+    def answer(self) -> tuple[float, float]:
+        """The worker's own."""
+        return self.worker.step(self.batch, self.step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A course wants the score of its weights on these batches."""
+
+    worker: Worker
+    batches: list[Batch]
+
+    def answer(self) -> Score:
+        """The worker's own."""
+        return self.worker.evaluate(self.batches)
+
+
+T = TypeVar("T")
+Course = Generator[Update | Evaluation, Any, T]
+"""What wants updates and evaluations, one at a time, and ends with a result."""
 
 
 def train(
@@ -77,64 +111,104 @@ def train(
     Raises ``ConfigError`` before the first step for what cannot work, ``TrainingError`` with the step when loss or
     gradient is not finite. Ctrl-C and SIGTERM take effect after the current step, once a resume point has been saved.
     """
+    return completed(
+        course(
+            procedure, cfg, state, training, seed,
+            sink=sink, frozen=frozen, progress=progress, engine=engine, resume_every_s=resume_every_s,
+        )
+    )  # fmt: skip
+
+
+def completed(course: Course[T]) -> T:
+    """The result of a course whose every wish its own worker answers."""
+    answer = None
+    with contextlib.closing(course):
+        while True:
+            try:
+                wanted = course.send(answer)
+            except StopIteration as end:
+                return end.value
+            answer = wanted.answer()
+
+
+def course(
+    procedure: Procedure,
+    cfg: ModelConfig,
+    state: State,
+    training: TrainingConfig,
+    seed: int,
+    *,
+    sink: Sink | None = None,
+    frozen: Frozen | None = None,
+    progress: Progress | None = None,
+    engine: Callable[..., Worker] = ReferenceEngine,
+    resume_every_s: float = 60.0,
+    interrupts: Callable[[], AbstractContextManager[Interrupted]] = interrupt_deferred,
+    draw: Callable[..., EvaluationSet] = evaluation_set,
+) -> Course[TrainingResult]:
+    """What ``train`` does, with whoever drives it computing the updates and evaluations.
+
+    ``engine`` makes the worker, which is closed at the end; ``interrupts`` tells what interrupted the training;
+    ``draw`` gives the validation and test items.
+    """
     check_fit(cfg, procedure)
     check_state(state, cfg)
     dtype = dtype_of(state)
     require(dtype in (torch.float32, torch.float64), "dtype of the weights", dtype, "torch.float32 or torch.float64")
     sink = sink or MemorySink()
     fingerprint = _fingerprint(procedure, cfg, state, training, seed, frozen)
-    worker = engine(cfg, state, training, seed, frozen)
-    trainer = _resumed(sink, fingerprint, worker)
     n_stages = procedure.lengths.n_stages
-    validation = _Validation(procedure, training, worker)
-    test_items = evaluation_items(procedure, training.n_test, "test")  # now, as a rule may have none to draw
+    validation = _Validation(procedure, training, draw)
+    test_set = draw(procedure, training.n_test, "test")  # now, as a rule may have none to draw
     checkpoints = frozenset(checkpoint_steps(training))
-    started, first_step = time.monotonic(), trainer.step
-    saved = started
 
-    with _interrupt_deferred() as interrupted, TrainStream(procedure, seed, training.batch_size) as stream:
-        while True:
-            here, stopped = trainer, None
-            if trainer.step in checkpoints:
-                sink.checkpoint(trainer.step, cfg, worker.weights)
-            if trainer.step % training.evaluate_every == 0 or trainer.step == training.last_step:
-                score = validation.score(trainer.stage)
-                sink.row(_row(trainer, training, score))
-                trainer, stopped = _judged(trainer, score.token_accuracy, training, procedure)
-            if stopped or interrupted() is not None or time.monotonic() - saved >= resume_every_s:
-                # as it was before the validation, which is repeated
-                sink.save_resume(ResumePoint(fingerprint, here, worker.snapshot()))
-                saved = time.monotonic()
-            if (interruption := interrupted()) is not None:
-                raise interruption
-            if stopped:
-                break
-            batch = stream.batch(trainer.step, trainer.stage if n_stages > 1 else None)
-            loss, norm = worker.step(batch, trainer.step)
-            trainer = dataclasses.replace(
-                trainer, step=trainer.step + 1, loss_sum=trainer.loss_sum + loss, norm_sum=trainer.norm_sum + norm
-            )
-            if progress:
-                per_step = (time.monotonic() - started) / (trainer.step - first_step)
-                progress(trainer.step, training.last_step, loss, per_step * (training.last_step - trainer.step))
+    with contextlib.closing(engine(cfg, state, training, seed, frozen)) as worker:
+        trainer = _resumed(sink, fingerprint, worker)
+        saved = started = time.monotonic()
+        first_step = trainer.step
+        with interrupts() as interrupted, TrainStream(procedure, seed, training.batch_size) as stream:
+            while True:
+                here, stopped = trainer, None
+                if trainer.step in checkpoints:
+                    sink.checkpoint(trainer.step, cfg, worker.weights)
+                if trainer.step % training.evaluate_every == 0 or trainer.step == training.last_step:
+                    score = yield Evaluation(worker, validation.batches(trainer.stage))
+                    sink.row(_row(trainer, training, score))
+                    trainer, stopped = _judged(trainer, score.token_accuracy, training, procedure)
+                if stopped or interrupted() is not None or time.monotonic() - saved >= resume_every_s:
+                    # as it was before the validation, which is repeated
+                    sink.save_resume(ResumePoint(fingerprint, here, worker.snapshot()))
+                    saved = time.monotonic()
+                if (interruption := interrupted()) is not None:
+                    raise interruption
+                if stopped:
+                    break
+                batch = stream.batch(trainer.step, trainer.stage if n_stages > 1 else None)
+                loss, norm = yield Update(worker, batch, trainer.step)
+                trainer = dataclasses.replace(
+                    trainer, step=trainer.step + 1, loss_sum=trainer.loss_sum + loss, norm_sum=trainer.norm_sum + norm
+                )
+                if progress:
+                    per_step = (time.monotonic() - started) / (trainer.step - first_step)
+                    progress(trainer.step, training.last_step, loss, per_step * (training.last_step - trainer.step))
 
-    test = worker.evaluate(evaluation_batches(test_items))
-    return TrainingResult(worker.snapshot().weights, trainer.step, trainer.stage, stopped, test, test_items)
+        test = yield Evaluation(worker, test_set.batches)
+        final = worker.snapshot().weights
+    return TrainingResult(final, trainer.step, trainer.stage, stopped, test, test_set.items)
 
 
 class _Validation:
     """The validation items of the current stage, drawn once."""
 
-    def __init__(self, procedure: Procedure, training: TrainingConfig, engine: Engine) -> None:
-        self.procedure, self.n_items, self.engine = procedure, training.n_validation, engine
+    def __init__(self, procedure: Procedure, training: TrainingConfig, draw: Callable[..., EvaluationSet]) -> None:
+        self.procedure, self.n_items, self.draw = procedure, training.n_validation, draw
         self.stage = -1
 
-    def score(self, stage: int) -> Score:
+    def batches(self, stage: int) -> list[Batch]:
         if stage != self.stage:
             of_stage = stage if self.procedure.lengths.n_stages > 1 else None
-            items = evaluation_items(self.procedure, self.n_items, "validation", of_stage)
-            self.stage, self.batches = stage, evaluation_batches(items)
-        return self.engine.evaluate(self.batches)
+            self.stage, self.items = stage, self.draw(self.procedure, self.n_items, "validation", of_stage)
+        return self.items.batches
 
 
 def _row(trainer: TrainerState, training: TrainingConfig, score: Score) -> dict[str, float | int | None]:
@@ -180,8 +254,8 @@ def _judged(
     return after, None
 
 
-def _resumed(sink: Sink, fingerprint: str, engine: Engine) -> TrainerState:
-    """The state from which the training resumes; the engine and the sink's rows are reset to it."""
+def _resumed(sink: Sink, fingerprint: str, worker: Worker) -> TrainerState:
+    """The state from which the training resumes; the worker and the sink's rows are reset to it."""
     point = sink.load_resume()
     if point is None:
         sink.cut_rows(0)
@@ -190,7 +264,7 @@ def _resumed(sink: Sink, fingerprint: str, engine: Engine) -> TrainerState:
         raise StoreError(
             f"the resume point after step {point.trainer.step} is of another training: other settings or weights"
         )
-    engine.restore(point.snapshot, point.trainer.step)
+    worker.restore(point.snapshot, point.trainer.step)
     sink.cut_rows(point.trainer.n_rows)
     return point.trainer
 
@@ -207,29 +281,3 @@ def _fingerprint(
     configs = {"procedure": procedure.to_dict(), "model": cfg.to_dict(), "training": training.to_dict()}
     versions = {"procedure": procedure.source_version, "model": MODEL_VERSION}
     return digest({"configs": configs, "versions": versions, "seed": seed, "weights": bits.hexdigest()})
-
-
-@contextlib.contextmanager
-def _interrupt_deferred() -> Iterator[Callable[[], BaseException | None]]:
-    """Let Ctrl-C and SIGTERM wait: within, the function that is given returns what each is to raise, once it came.
-
-    Ctrl-C raises ``KeyboardInterrupt``, SIGTERM, which schedulers send, ``SystemExit(143)``. Outside of the main thread
-    and where a handler of the application's own is set, nothing is changed.
-    """
-    ours = {signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(128 + signal.SIGTERM)}
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    came: list[BaseException] = []
-    before = {number: signal.getsignal(number) for number in ours}
-    for number, handler in before.items():
-        if handler is usual[number] or getattr(handler, "ends_trainings", False):
-            signal.signal(number, lambda received, _: came.append(ours[signal.Signals(received)]))
-    try:
-        yield lambda: came[0] if came else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        raise came[0]

@@ -19,7 +19,7 @@ from mechproc.runs.records import Records
 from mechproc.runs.store import Store
 from mechproc.runs.verify import verify
 from mechproc.studies.set_to_haystack import Sizes, transfer
-from mechproc.training.loop import train
+from mechproc.training.loop import course
 
 STEPS = (300, 400)
 """Updates of a donor and of a task."""
@@ -53,8 +53,8 @@ def _work(place: Path, runs: list[RunConfig]) -> NoReturn:
         log = os.open(place.parent / f"{place.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        assert train.__kwdefaults__ is not None
-        train.__kwdefaults__["resume_every_s"] = RESUME_EVERY_S
+        assert course.__kwdefaults__ is not None
+        course.__kwdefaults__["resume_every_s"] = RESUME_EVERY_S
         run_all(runs, store_of(place), workers=1, report=_told)
         status = 0
     except MechprocError as error:

@@ -14,7 +14,7 @@ from mechproc.model.state import State, init_state
 from mechproc.procedures.base import Procedure
 from mechproc.procedures.lengths import Curriculum, Fixed
 from mechproc.procedures.sequences import Identity
-from mechproc.training import loop
+from mechproc.training import data
 from mechproc.training.config import TrainingConfig
 from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.loop import train
@@ -215,14 +215,14 @@ def test_what_cannot_work_is_said_at_once(
 def test_test_items_that_cannot_be_drawn_are_said_before_the_first_step(
     procedure: Procedure, cfg: ModelConfig, state: State, training: TrainingConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = loop.evaluation_items
+    draw = data.evaluation_items
 
     def none_to_test(procedure: Procedure, n_items: int, split: str, *rest: Any) -> Any:
         if split == "test":
             raise ConfigError("the test split is empty")
         return draw(procedure, n_items, split, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop, "evaluation_items", none_to_test)
+    monkeypatch.setattr(data, "evaluation_items", none_to_test)
     with pytest.raises(ConfigError, match="the test split is empty"):
         train(procedure, cfg, state, training, 0, progress=at(1, crash))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable
@@ -41,26 +42,31 @@ def attempt(
     ``execute``. What is no ``MechprocError`` is an error in the code, whose traceback is kept.
     """
     try:
-        execute(run, store, None if on_step is None else _Throttled(on_step), device=device, start_over=start_over)
-    except RunBusyError as error:
-        return Outcome("busy", str(error))
+        execute(run, store, None if on_step is None else Throttled(on_step), device=device, start_over=start_over)
     except Exception as error:
-        text = " ".join(str(error).split())
-        if isinstance(error, MechprocError):
-            return Outcome("failed", text)
-        return Outcome("failed", f"{type(error).__name__}: {text}", traceback.format_exc())
+        return failed_with(error)
     return Outcome("done")
 
 
-class _Throttled:
-    """A training's ``Progress`` that passes step and loss on, at its first step, then twice a second at most."""
+def failed_with(error: Exception) -> Outcome:
+    """The outcome of an attempt that ended with ``error``: busy, or failed."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RunBusyError):
+        return Outcome("busy", text)
+    if isinstance(error, MechprocError):
+        return Outcome("failed", text)
+    return Outcome("failed", f"{type(error).__name__}: {text}", "".join(traceback.format_exception(error)))
 
-    def __init__(self, on_step: Callable[[int, float], None]) -> None:
-        self.on_step = on_step
-        self.reported = -STEP_EVENTS_S
+
+class Throttled:
+    """A training's ``Progress`` that passes step and loss on, at its first step, then every ``every_s`` at most."""
+
+    def __init__(self, on_step: Callable[[int, float], None], every_s: float = STEP_EVENTS_S) -> None:
+        self.on_step, self.every_s = on_step, every_s
+        self.reported = -math.inf
 
     def __call__(self, step: int, steps: int, loss: float, eta_s: float) -> None:
         now = time.monotonic()
-        if now - self.reported >= STEP_EVENTS_S or step == steps:
+        if now - self.reported >= self.every_s or step == steps:
             self.reported = now
             self.on_step(step, loss)

@@ -10,6 +10,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -34,6 +35,36 @@ class Snapshot:
     """Adam's first moments."""
     exp_avg_sq: State
     """Adam's second moments."""
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """Whoever makes the updates of one training: an ``Engine``, or a member of a population."""
+
+    @property
+    def weights(self) -> State:
+        """The weights as they are now. They change with the next step: copy what is kept."""
+        ...
+
+    def step(self, batch: Batch, step: int) -> tuple[float, float]:
+        """Make update ``step``; return loss (nats) and gradient norm, both before it."""
+        ...
+
+    def evaluate(self, batches: Iterable[Batch]) -> Score:
+        """Teacher-forced scores of the weights as they are now, without dropout."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """A copy of weights and moments, on the CPU."""
+        ...
+
+    def restore(self, snapshot: Snapshot, step: int) -> None:
+        """Go on from ``snapshot``, taken when ``step`` updates had been made."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more is asked of it."""
+        ...
 
 
 class Engine(ABC):
@@ -91,6 +122,9 @@ class Engine(ABC):
     def restore(self, snapshot: Snapshot, step: int) -> None:
         """Go on from ``snapshot``, taken when ``step`` updates had been made."""
         self.adamw.load(snapshot.weights, snapshot.exp_avg, snapshot.exp_avg_sq, step)
+
+    def close(self) -> None:  # noqa: B027  (a subclass may do nothing)
+        """Nothing more is asked of it; its memory is freed with it."""
 
 
 class ReferenceEngine(Engine):
