@@ -26,6 +26,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from mechproc.errors import require
+from mechproc.model.config import ModelConfig
 
 SITES = {"embed": 0, "pattern": 1, "attn_out": 2, "mlp_out": 3}
 """Where the forward pass drops activations, and the number of each place in the counter."""
@@ -93,3 +94,26 @@ class PhiloxDropout:
         kept = kept.reshape(n_batch, positions.shape[1], 4 * len(groups))
         columns = 4 * group_of_unit + units % 4
         return kept if len(columns) == kept.shape[-1] else kept[..., columns]
+
+
+def factors(
+    dropout: PhiloxDropout,
+    cfg: ModelConfig,
+    inputs: Shaped[Tensor, "batch pos *cell"],
+    positions: Int[Tensor, "batch scored"],
+    dtype: torch.dtype,
+) -> dict[str, Tensor]:
+    """What every dropout of one forward pass multiplies by, made before it: [batch, pos, ...] by ``"attn_out 1"``."""
+    n_batch, n_pos = inputs.shape[:2]
+
+    def made(site: str, layer: int, places: Tensor | None, *units: int) -> Tensor:
+        ones = torch.ones((), dtype=dtype).expand(n_batch, n_pos if places is None else places.shape[1], *units)
+        return dropout(ones, site, layer, places)
+
+    found = {"embed 0": made("embed", 0, None, cfg.d_model)}
+    for layer in range(cfg.n_layers):
+        places = positions if layer == cfg.n_layers - 1 else None
+        found[f"pattern {layer}"] = made("pattern", layer, places, cfg.n_heads, n_pos)
+        for site in ("attn_out", "mlp_out"):
+            found[f"{site} {layer}"] = made(site, layer, places, cfg.d_model)
+    return found

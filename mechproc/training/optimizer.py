@@ -28,6 +28,40 @@ def is_decayed(name: str) -> bool:
     return name.rsplit(".", 1)[-1].startswith("W_")
 
 
+class FlatLayout:
+    """Where the tensors of a model stand in one vector: those that weight decay acts on first, in their order."""
+
+    def __init__(self, state: State) -> None:
+        names = sorted(state, key=lambda name: not is_decayed(name))  # stable
+        self.shapes = {name: state[name].shape for name in names}
+        self.n_decayed = sum(state[name].numel() for name in names if is_decayed(name))
+
+    def named(self, flat: Shaped[Tensor, "*member n"]) -> State:
+        """Views into ``flat``, each [*member, *shape]."""
+        pieces = flat.split([shape.numel() for shape in self.shapes.values()], dim=-1)
+        named = zip(self.shapes.items(), pieces, strict=True)
+        return {name: piece.view(*piece.shape[:-1], *shape) for (name, shape), piece in named}
+
+    def flattened(self, state: State) -> Float[Tensor, " n"]:
+        """The numbers of one model's tensors, one after the other."""
+        return torch.cat([state[name].detach().flatten() for name in self.shapes])
+
+    def mask(self, frozen: Frozen) -> Bool[Tensor, " n"]:
+        """True for every entry that is frozen. Errors: ``ConfigError`` for a mask that fits no tensor."""
+        for name, mask in frozen.items():
+            if name not in self.shapes:
+                raise ConfigError(f"frozen tensor {name} is not one of this model's")
+            shape = self.shapes[name]
+            require(
+                mask.shape == shape and mask.dtype == torch.bool,
+                f"frozen[{name}]",
+                mask.shape,
+                f"a bool mask of {list(shape)}",
+            )
+        masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in self.shapes.items()} | dict(frozen)
+        return torch.cat([masks[name].flatten().cpu() for name in self.shapes])
+
+
 class AdamW:
     """The weights of a training, their gradients and their moments.
 
@@ -38,17 +72,16 @@ class AdamW:
 
     def __init__(self, state: State, training: TrainingConfig, frozen: Frozen | None = None) -> None:
         self.training = training
-        names = sorted(state, key=lambda name: not is_decayed(name))  # stable: the decayed first, in their order
-        self._shapes = {name: state[name].shape for name in names}
-        self.flat = self._flattened(state)
+        self._layout = FlatLayout(state)
+        self.flat = self._layout.flattened(state)
         self.gradient = torch.zeros_like(self.flat)
         self._exp_avg, self._exp_avg_sq = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._n_updates = 0
-        self._decayed = self.flat[: sum(state[name].numel() for name in names if is_decayed(name))]
-        self._frozen = self._flat_mask(frozen) if frozen else None
+        self._decayed = self.flat[: self._layout.n_decayed]
+        self._frozen = self._layout.mask(frozen).to(self.flat.device) if frozen else None
         self._first = self.flat.clone() if frozen else self.flat
-        self.weights = self._named(self.flat)
-        for name, gradient in self._named(self.gradient).items():
+        self.weights = self._layout.named(self.flat)
+        for name, gradient in self._layout.named(self.gradient).items():
             self.weights[name].requires_grad_().grad = gradient
 
     def clear(self) -> None:
@@ -83,38 +116,17 @@ class AdamW:
 
     def order_of(self, names: Iterable[str]) -> Int[Tensor, " n"]:
         """Where the numbers of the tensors of these names, one after the other, stand in ``flat`` and ``gradient``."""
-        places = self._named(torch.arange(len(self.flat)))
+        places = self._layout.named(torch.arange(len(self.flat)))
         return torch.cat([places[name].flatten() for name in names])
 
     def moments(self) -> tuple[State, State]:
         """Copies of Adam's first and second moments, named like the weights."""
-        return self._named(self._exp_avg.clone()), self._named(self._exp_avg_sq.clone())
+        return self._layout.named(self._exp_avg.clone()), self._layout.named(self._exp_avg_sq.clone())
 
     @torch.no_grad()
     def load(self, weights: State, exp_avg: State, exp_avg_sq: State, n_updates: int) -> None:
         """Go on from these weights and moments as after ``n_updates`` updates."""
-        self.flat.copy_(self._flattened(weights))
-        moments = (self._flattened(moment).to(self.flat.device) for moment in (exp_avg, exp_avg_sq))
+        self.flat.copy_(self._layout.flattened(weights))
+        moments = (self._layout.flattened(moment).to(self.flat.device) for moment in (exp_avg, exp_avg_sq))
         self._exp_avg, self._exp_avg_sq = moments
         self._n_updates = n_updates
-
-    def _named(self, flat: Shaped[Tensor, " n"]) -> State:
-        pieces = flat.split([shape.numel() for shape in self._shapes.values()])
-        return {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
-
-    def _flattened(self, state: State) -> Float[Tensor, " n"]:
-        return torch.cat([state[name].detach().flatten() for name in self._shapes])
-
-    def _flat_mask(self, frozen: Frozen) -> Bool[Tensor, " n"]:
-        for name, mask in frozen.items():
-            if name not in self._shapes:
-                raise ConfigError(f"frozen tensor {name} is not one of this model's")
-            shape = self._shapes[name]
-            require(
-                mask.shape == shape and mask.dtype == torch.bool,
-                f"frozen[{name}]",
-                mask.shape,
-                f"a bool mask of {list(shape)}",
-            )
-        masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in self._shapes.items()} | dict(frozen)
-        return torch.cat([masks[name].flatten() for name in self._shapes])

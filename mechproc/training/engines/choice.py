@@ -48,16 +48,11 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
     """
     known = typing.get_args(EngineName)
     require(name in known, "engine", name, f"one of {', '.join(known)}")
-    if device != "cpu":
-        _check_device(device)
-        device = "cpu" if device.startswith("cpu:") else device  # there is one, whatever its number
+    device = checked_device(device)
     if device != "cpu":
         require(name in ("auto", "torch"), "engine", name, f"'torch' on device {device!r}")
     if name == "torch" or device != "cpu":
-        make = functools.partial(TorchEngine, device=device)
-        if device.startswith("mps") and (reason := _mismatch_on(device)):
-            raise ConfigError(f"device = {device!r} is not allowed: it does not compute what the CPU does ({reason})")
-        return EngineChoice(make, "torch")
+        return EngineChoice(functools.partial(TorchEngine, device=device), "torch")
     if name == "reference":
         return EngineChoice(ReferenceEngine, "reference")
     reason = refusal(cfg)
@@ -76,6 +71,18 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
 def _mismatch_on(device: str) -> str | None:
     """Silent wrong results are known of this kind of device, so it is checked once in each process."""
     return mismatch(functools.partial(TorchEngine, device=device))
+
+
+def checked_device(device: str) -> str:
+    """Torch's name of a device, without the number of a CPU, of which there is one.
+
+    Raises ``ConfigError`` when it is not there, or is an MPS device that does not compute what the reference does.
+    """
+    if device != "cpu":
+        _check_device(device)
+    if device.startswith("mps") and (reason := _mismatch_on(device)):
+        raise ConfigError(f"device = {device!r} is not allowed: it does not compute what the CPU does ({reason})")
+    return "cpu" if device.startswith("cpu:") else device
 
 
 def _check_device(device: str) -> None:

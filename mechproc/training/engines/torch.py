@@ -55,21 +55,25 @@ class TorchEngine(ReferenceEngine):
         return total
 
     def evaluate(self, batches: Iterable[Batch]) -> Score:
-        return super().evaluate(Batch(*(t.to(self.device) for t in _tensors(batch))) for batch in batches)
+        return super().evaluate(Batch(*(t.to(self.device) for t in tensors_of(batch))) for batch in batches)
 
     def _pieces(self, batch: Batch) -> Iterator[tuple[int, Batch]]:
         """Pieces with something to score, each with the place of its first item."""
         size = len(batch)
         if self.device.type == "cpu":
-            n_pos = batch.inputs.shape[1]
-            per_item = n_pos * ((self.cfg.d_mlp or 0) + self.cfg.n_heads * n_pos)
-            size = max(1, CACHE_NUMBERS // per_item)
+            size = items_in_cache(self.cfg, batch.inputs.shape[1])
         for first in range(0, len(batch), size):
-            tensors = (t[first : first + size].to(self.device) for t in _tensors(batch))
+            tensors = (t[first : first + size].to(self.device) for t in tensors_of(batch))
             piece = Batch(*tensors)
             if bool(piece.real.any()):
                 yield first, piece
 
 
-def _tensors(batch: Batch) -> list[torch.Tensor]:
+def items_in_cache(cfg: ModelConfig, n_pos: int) -> int:
+    """How many items of ``n_pos`` positions a piece has on a CPU; at least 1."""
+    return max(1, CACHE_NUMBERS // (n_pos * ((cfg.d_mlp or 0) + cfg.n_heads * n_pos)))
+
+
+def tensors_of(batch: Batch) -> list[torch.Tensor]:
+    """The batch's tensors, in the order of its fields."""
     return [getattr(batch, field.name) for field in dataclasses.fields(batch)]

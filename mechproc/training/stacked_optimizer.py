@@ -1,0 +1,100 @@
+"""AdamW for several trainings of one shape, whose numbers are the rows of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mechproc.errors import require
+from mechproc.model.state import State, dtype_of
+from mechproc.training.config import TrainingConfig
+from mechproc.training.optimizer import FlatLayout, Frozen
+
+
+class StackedAdamW:
+    """The arithmetic of ``mechproc.training.optimizer.AdamW`` for each row by itself.
+
+    ``flat`` [member, n] has the weights; each row is clipped by its own norm, has its own number of updates and its own
+    frozen entries, which keep their exact bits. Rows come and go: ``append`` adds one at the end, ``remove`` moves
+    those behind it up by one.
+    """
+
+    def __init__(self, state: State, training: TrainingConfig, device: torch.device) -> None:
+        """Without rows, for models of the names, shapes and dtype of ``state``."""
+        self.training, self.layout, self.dtype = training, FlatLayout(state), dtype_of(state)
+        n = sum(tensor.numel() for tensor in state.values())
+        self.flat = torch.zeros(0, n, dtype=self.dtype, device=device)
+        self.exp_avg, self.exp_avg_sq, self.first = (torch.zeros_like(self.flat) for _ in range(3))
+        self.frozen = torch.zeros(0, n, dtype=torch.bool, device=device)
+        self.n_updates: list[int] = []
+        self._any_frozen = False
+
+    def append(self, state: State, frozen: Frozen | None) -> None:
+        """Add a row that has made no update. Errors: ``ConfigError`` for another dtype or a mask that does not fit."""
+        require(dtype_of(state) == self.dtype, "dtype of the weights", dtype_of(state), f"{self.dtype}, as the others")
+        row, mask = self.layout.flattened(state)[None].to(self.flat.device), self.layout.mask(frozen or {})[None]
+        self.flat, self.first = torch.cat([self.flat, row]), torch.cat([self.first, row])
+        self.exp_avg, self.exp_avg_sq = (torch.cat([t, torch.zeros_like(row)]) for t in (self.exp_avg, self.exp_avg_sq))
+        self.frozen = torch.cat([self.frozen, mask.to(self.flat.device)])
+        self.n_updates.append(0)
+        self._any_frozen = self._any_frozen or bool(frozen)
+
+    def remove(self, row: int) -> None:
+        """Forget a row."""
+        kept = torch.arange(len(self.flat), device=self.flat.device) != row
+        self.flat, self.first, self.frozen = self.flat[kept], self.first[kept], self.frozen[kept]
+        self.exp_avg, self.exp_avg_sq = self.exp_avg[kept], self.exp_avg_sq[kept]
+        del self.n_updates[row]
+        self._any_frozen = bool(self.frozen.any())
+
+    def load(self, row: int, weights: State, exp_avg: State, exp_avg_sq: State, n_updates: int) -> None:
+        """Go on in this row from these weights and moments, as after ``n_updates`` updates."""
+        tensors = (self.flat, self.exp_avg, self.exp_avg_sq)
+        for tensor, state in zip(tensors, (weights, exp_avg, exp_avg_sq), strict=True):
+            tensor[row] = self.layout.flattened(state).to(self.flat.device)
+        self.n_updates[row] = n_updates
+
+    @torch.no_grad()
+    def norms(self, rows: Int[Tensor, " row"], gradient: Float[Tensor, "row n"]) -> Float[Tensor, " row"]:
+        """Clear the gradient of frozen entries, in place; the norm of each row."""
+        if self._any_frozen:
+            gradient.masked_fill_(self.frozen[rows], 0.0)
+        return gradient.norm(dim=1)
+
+    @torch.no_grad()
+    def update(
+        self,
+        rows: Int[Tensor, " row"],
+        gradient: Float[Tensor, "row n"],
+        norms: Sequence[float],
+        rates: Sequence[float],
+    ) -> None:
+        """Make one step of ``rows``, ascending, at their learning rates. ``gradient``, which is overwritten, and
+        ``norms`` are those of ``norms``, and finite."""
+        clip_norm, (beta1, beta2) = self.training.clip_norm, self.training.betas
+        if clip_norm is not None and max(norms) > clip_norm:
+            gradient.mul_(self._column([min(1.0, clip_norm / norm) if norm else 1.0 for norm in norms]))
+        for row in (places := rows.tolist()):
+            self.n_updates[row] += 1
+        n_updates = [self.n_updates[row] for row in places]
+        everything = len(places) == len(self.flat)
+        stacks = (self.flat, self.exp_avg, self.exp_avg_sq)
+        flat, exp_avg, exp_avg_sq = stacks if everything else (stack[rows] for stack in stacks)
+        decay = self.training.weight_decay
+        flat[:, : self.layout.n_decayed].mul_(self._column([1 - rate * decay for rate in rates]))
+        exp_avg.lerp_(gradient, 1 - beta1)
+        exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        deviation = (exp_avg_sq / self._column([1 - beta2**n for n in n_updates])).sqrt_().add_(self.training.adam_eps)
+        steps = [-rate / (1 - beta1**n) for rate, n in zip(rates, n_updates, strict=True)]
+        flat.addcdiv_(exp_avg * self._column(steps), deviation)
+        if self._any_frozen:
+            torch.where(self.frozen[rows], self.first[rows], flat, out=flat)
+        if not everything:
+            for stack, changed in zip(stacks, (flat, exp_avg, exp_avg_sq), strict=True):
+                stack[rows] = changed
+
+    def _column(self, values: Sequence[float]) -> Float[Tensor, "row 1"]:
+        return torch.tensor(values, dtype=self.dtype, device=self.flat.device)[:, None]
