@@ -69,6 +69,27 @@ def test_run_completes_what_is_missing(place, capsys):
     assert "only = 'nothing'" in capsys.readouterr().err
 
 
+def test_run_trains_as_populations(tmp_path, capsys):
+    (tmp_path / "small_study.py").write_text(STUDY)
+    assert study(tmp_path, "run", "--seeds", "1", "--executor", "population", "--size", "3", "--device", "cpu") == 0
+    assert "3 of 3 trainings done" in capsys.readouterr().out
+    assert study(tmp_path, "run", "--seeds", "2", "--executor", "population", "--device", "nowhere") == 1
+    assert "device = 'nowhere' is not allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("executor", "option", "said"),
+    [
+        ("population", "workers", "an option of --executor processes"),
+        ("processes", "size", "an option of --executor population"),
+        ("population", "pack", "an option of --executor ray"),
+    ],
+)
+def test_options_of_another_executor_are_refused(place, capsys, executor, option, said):
+    assert study(place, "run", "--executor", executor, f"--{option}", "2") == 1
+    assert f"--{option} = 2 is not allowed: {said}" in capsys.readouterr().err
+
+
 def test_plan_measures_what_is_missing_and_says_how_many_seeds_are_needed(place, capsys):
     assert study(place, "plan", "--seeds", "6", "--workers", "2") == 0
     text = capsys.readouterr().out

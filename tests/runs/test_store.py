@@ -13,7 +13,7 @@ from filelock import FileLock
 from mechproc.errors import StoreError
 from mechproc.model.config import ModelConfig
 from mechproc.procedures import KDyck, Uniform
-from mechproc.provenance import differences, provenance
+from mechproc.provenance import provenance
 from mechproc.runs.config import RunConfig
 from mechproc.runs.execute import execute
 from mechproc.runs.executors import RunsFailedError, run_all
@@ -127,20 +127,6 @@ def test_a_full_disk_is_one_clear_line(tiny, store, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(StoreError, match="No space left on device"):
         execute(donor(0, tiny), store)
-
-
-@pytest.mark.slow
-def test_processes_give_the_bits_of_this_one(tiny, store, tmp_path):
-    runs = [transfer(arm, 0, tiny) for arm in ("attention", "permuted attention")]
-    other = Store(tmp_path / "other")
-    run_all(runs, store, workers=1)
-    seen = []
-    run_all(runs, other, workers=2, report=seen.append)
-    ended = [(event.n_done, event.n_failed, event.n_total) for event in seen if event.kind == "done"]
-    assert ended == [(1, 0, 3), (2, 0, 3), (3, 0, 3)] and seen[-1].seconds_left == 0.0
-    for run in runs:
-        assert equal_bits(store.model(run)[1], other.model(run)[1])
-        assert differences(store.provenance(run), other.provenance(run)) == []
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -101,10 +101,15 @@ class Queue:
         """How many runs can be taken at this moment."""
         return sum(map(self._is_ready, self.waiting))
 
-    def take(self) -> RunConfig | None:
-        """The next run whose donors are complete; ``None`` when there is none at this moment."""
+    @property
+    def needed(self) -> set[str]:
+        """The identities of the runs that others wait for."""
+        return set().union(*self._needs.values())
+
+    def take(self, fits: Callable[[RunConfig], bool] = lambda run: True) -> RunConfig | None:
+        """The next run that ``fits`` and whose donors are complete; ``None`` when there is none at this moment."""
         for identity, run in self.waiting.items():
-            if self._is_ready(identity):
+            if self._is_ready(identity) and fits(run):
                 del self.waiting[identity]
                 self._running[identity] = run
                 self._most_running = max(self._most_running, len(self._running))
