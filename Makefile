@@ -48,8 +48,8 @@ bench: venv           ## speed and memory beside peers, about 6 minutes: results
 	.venv/bin/python tests/benchmarks
 	.venv/bin/python tests/benchmarks/interventions.py
 
-bench-gpu: venv       ## the torch path on a CUDA device
-	.venv/bin/python tests/benchmarks gpu
+bench-gpu: venv       ## the torch path on a CUDA device, and the population that fills it
+	.venv/bin/python tests/benchmarks gpu populations
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -17,18 +17,19 @@ from measure import machine
 from mechproc.files import atomic_write, write_json
 
 ROOT = Path(__file__).parents[2]
+OTHERS = ("gpu", "populations")
 ON_CPU = ("steps", "trainings", "data", "growth", "memory", "interventions")
 
 
 def main() -> None:
-    """Run the sections asked for, all but ``gpu`` by default; the others stay as they are in the record."""
+    """Run the sections asked for, those of the CPU by default; the others stay as they are in the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"some of {', '.join(ON_CPU)}, gpu")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"some of {', '.join(ON_CPU + OTHERS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md")
     args = parser.parse_args()
-    unknown = set(args.sections) - {*ON_CPU, "gpu"}
+    unknown = set(args.sections) - {*ON_CPU, *OTHERS}
     if unknown:
         parser.error(f"unknown sections: {', '.join(sorted(unknown))}")
     record = json.loads(args.out.read_text()) if args.out.exists() else {}

@@ -160,6 +160,13 @@ def interventions(quick: bool) -> dict[str, Any]:
         return {"every head x position, 64 pairs of 63 tokens": patching_sweep(1 if quick else 5)}
 
 
+def populations(quick: bool) -> dict[str, Any]:
+    """Runs an hour of populations on the first CUDA device, or the CPU, beside one GPT-2 of ``transformers`` there."""
+    from populations import populations
+
+    return populations(quick)
+
+
 def gpu(quick: bool) -> dict[str, Any]:
     """The torch path on the first CUDA device beside GPT-2 of ``transformers`` there and the CPU kernel: seconds."""
     if not torch.cuda.is_available():
