@@ -1,7 +1,8 @@
 """Analyses of models by name, each computed once and kept as a file.
 
 A file is called by the digest of what was asked: the models' weights, what they were run on, the settings. It is read
-again as long as the code of the analysis is what it was, and computed anew otherwise.
+again as long as the code that decides its numbers is what it was (``analyses.registry.sources_of``: the analysis, the
+model, the rules, the statistics), and computed anew otherwise.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PACKAGES = Path(analyses.__file__).parents[1]
 """The folder that holds ``analyses`` and ``mechproc``."""
+BENEATH = ("model", "procedures", "statistics")
+"""Packages of ``mechproc`` whose code decides the numbers of every analysis."""
 Takes = Literal["one", "seeds", "groups"]
 SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 LISTS = ("Sequence", "list", "tuple", "Iterable")
@@ -109,13 +111,20 @@ def signature(name: str) -> Signature:
 
 
 def sources(name: str) -> dict[str, str]:
-    """The text of the module of an analysis and of all modules of ``analyses`` that it imports, by module."""
+    """``sources_of`` the module of an analysis."""
     return sources_of(_place(name)[0])
 
 
 def sources_of(module: str) -> dict[str, str]:
-    """The text of a module and of all modules of ``analyses`` that it imports, by module."""
-    texts: dict[str, str] = {}
+    """The code that decides what a module of ``analyses`` computes: text by module.
+
+    It is the module, all of ``analyses`` that it imports, and the packages ``BENEATH`` as a whole: rules are found by
+    name and not by an import, and to read every file takes less time than to look for the imports in them.
+    """
+    texts = {
+        ".".join(path.relative_to(PACKAGES).with_suffix("").parts): path.read_text(encoding="utf-8")
+        for path in _beneath()
+    }
     left = [module]
     while left:
         module = left.pop()
@@ -140,6 +149,11 @@ def _place(name: str) -> tuple[str, str]:
         raise ConfigError(f"analysis = {name!r} is not allowed: one of {', '.join(ANALYSES)}{nearest(name, ANALYSES)}")
     module, _, attribute = f"analyses.{ANALYSES[name]}".rpartition(".")
     return module, attribute
+
+
+def _beneath() -> dict[str, str]:
+    paths = [path for name in BENEATH for path in sorted((PACKAGES / "mechproc" / name).rglob("*.py"))]
+    return {".".join(path.relative_to(PACKAGES).with_suffix("").parts): path.read_text("utf-8") for path in paths}
 
 
 def _file(module: str, missing_ok: bool = False) -> Path:

@@ -1,6 +1,7 @@
 """Analyses by name: their signatures are read from the source, and are those of the functions."""
 
 import inspect
+import shutil
 
 import pytest
 
@@ -71,10 +72,23 @@ def test_every_kind_of_option(tmp_path, monkeypatch):
     assert options["others"].models and options["others"].many and options["must"].required
 
 
-def test_the_code_of_an_analysis_is_what_it_imports():
+def test_the_code_of_an_analysis_is_what_it_imports_and_what_it_stands_on():
     texts = registry.sources("ablation")
     assert {"analyses.ablation.run", "analyses.interventions.sweep", "analyses.models"} <= set(texts)
-    assert "analyses.attention" not in texts and all(module.startswith("analyses") for module in texts)
+    assert {"mechproc.model.hooked", "mechproc.procedures.lists", "mechproc.statistics.shapley"} <= set(texts)
+    assert "analyses.attention.analysis" not in texts and "mechproc.cli.main" not in texts
+
+
+@pytest.mark.parametrize("changed", ["model/hooked.py", "procedures/lists.py", "statistics/shapley.py"])
+def test_a_change_of_the_model_or_of_a_rule_is_a_change_of_the_code(changed, tmp_path, monkeypatch):
+    for package in ("analyses", "mechproc"):
+        shutil.copytree(registry.PACKAGES / package, tmp_path / package, ignore=shutil.ignore_patterns("data", "*.pyc"))
+    before = registry.sources("ablation")
+    monkeypatch.setattr(registry, "PACKAGES", tmp_path)
+    assert registry.sources("ablation") == before
+    with (tmp_path / "mechproc" / changed).open("a") as file:
+        file.write("# changed\n")
+    assert registry.sources("ablation") != before
 
 
 def test_unknown_names_are_said(monkeypatch):
