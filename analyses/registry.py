@@ -121,10 +121,7 @@ def sources_of(module: str) -> dict[str, str]:
     It is the module, all of ``analyses`` that it imports, and the packages ``BENEATH`` as a whole: rules are found by
     name and not by an import, and to read every file takes less time than to look for the imports in them.
     """
-    texts = {
-        ".".join(path.relative_to(PACKAGES).with_suffix("").parts): path.read_text(encoding="utf-8")
-        for path in _beneath()
-    }
+    texts = _beneath()
     left = [module]
     while left:
         module = left.pop()
