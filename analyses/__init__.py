@@ -27,5 +27,6 @@ ANALYSES = {
     "compare-weights": "weights.compare",
     "weight-distances": "weights.between",
     "donor-statistics": "donor_statistics.run",
+    "over-training": "over_training.run",
 }
 """Name of an analysis in commands -> its function, below ``analyses``; ``analyses.registry`` reads their signatures."""

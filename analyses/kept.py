@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analyses.registry import Signature, function, signature, sources
-from analyses.sources import Group, groups
+from analyses.sources import Group, checkpoints, groups
 from mechproc import __version__
 from mechproc.config import digest, nearest
 from mechproc.errors import ConfigError, StoreError, require
@@ -82,6 +82,8 @@ def analyse(
     }
     together = "groups" in called.takes and (len(found) > 1 or "seeds" not in called.takes)
     parts = [found] if together else [[group] for group in found]
+    if "checkpoints" in called.takes:
+        parts = checkpoints(models, store, procedure, scale=scale, n_seeds=n_seeds)
     code = digest([__version__, sources(name)])
     return [_kept(name, called, part, changed, others, Path(folder) / name, code, again) for part in parts]
 
@@ -100,9 +102,9 @@ def _kept(
     again: bool,
 ) -> Kept:
     """The Result of some groups: read, or else computed and written."""
-    title = ", ".join(group.name for group in part)
+    title = ", ".join(dict.fromkeys(group.name for group in part))
     asked = {
-        "models": {group.name: group.digests() for group in part},
+        "models": {_named(group): group.digests() for group in part},
         "procedure": _rule(called, part),
         "settings": settings | {k: {g.name: g.digests() for g in named} for k, named in others.items()},
     }
@@ -128,6 +130,8 @@ def _computed(name: str, called: Signature, part: list[Group], arguments: dict[s
     given = dict(arguments)
     if called.procedure is not None and part[0].procedure is not None:
         given[called.procedure] = part[0].procedure
+    if "checkpoints" in called.takes:
+        return run({group.step: group.models for group in part}, **given)
     if len(part) > 1 or ("seeds" not in called.takes and "groups" in called.takes):
         return run({group.name: group.models for group in part}, **given)
     (group,) = part
@@ -149,6 +153,10 @@ def _rule(called: Signature, part: list[Group]) -> Any:
     ]
 
 
+def _named(group: Group) -> str:
+    return group.name if group.step is None else f"{group.name} at step {group.step}"
+
+
 def _one(field: str, named: list[Group]) -> Group:
     require(len(named) == 1, field, [group.name for group in named], "models of one group")
     return named[0]
@@ -156,7 +164,7 @@ def _one(field: str, named: list[Group]) -> Group:
 
 def _command(name: str, part: list[Group], settings: Mapping[str, Any]) -> str:
     """The command that asks for the same."""
-    words = ["mechproc", "analyse", name, *(each for group in part for each in group.spelled)]
+    words = ["mechproc", "analyse", name, *dict.fromkeys(each for group in part for each in group.spelled)]
     for key, value in settings.items():
         option = f"--{key.replace('_', '-')}"
         if isinstance(value, bool):

@@ -1,9 +1,10 @@
 """Analyses by name: what each is called with, read from its source, so that a list of them imports none.
 
 An analysis takes models first: ``models: Models``, one for each seed, ``models: Mapping[str, Models]``, groups of such,
-or ``model: HookedTransformer``. A parameter that may be a ``Procedure`` is given the rule of the models. Every other
-parameter whose type can be written on a command line (text, numbers, a choice, lists of these, further ``Models``) is
-an option; its help is the parameter's line in the docstring, a list item that begins with its name.
+``checkpoints: Mapping[int, Models]``, one training by step, or ``model: HookedTransformer``. A parameter that may be a
+``Procedure`` is given the rule of the models. Every other parameter whose type can be written on a command line (text,
+numbers, a choice, lists of these, further ``Models``) is an option; its help is the parameter's line in the docstring,
+an item of a list that begins with its name.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PACKAGES = Path(analyses.__file__).parents[1]
 """The folder that holds ``analyses`` and ``mechproc``."""
 BENEATH = ("model", "procedures", "statistics")
 """Packages of ``mechproc`` whose code decides the numbers of every analysis."""
-Takes = Literal["one", "seeds", "groups"]
+Takes = Literal["one", "seeds", "groups", "checkpoints"]
 SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 LISTS = ("Sequence", "list", "tuple", "Iterable")
 UNREADABLE = "computed"
@@ -59,7 +60,7 @@ class Signature:
     about: str
     """What it asks, in one line."""
     takes: frozenset[Takes]
-    """What its first parameter may be: one model, models by seed, groups of models by seed."""
+    """What its first parameter may be: one model, models by seed, groups of models by seed, models by step and seed."""
     models: str
     """The name of that parameter."""
     procedure: str | None
@@ -86,7 +87,8 @@ def signature(name: str) -> Signature:
     texts = _texts(ast.get_docstring(found) or "")
     first, *others = _parameters(found)
     models, leaves = first[0].arg, set(_leaves(first[0].annotation, module, tree))
-    takes = {"Models": "seeds", "HookedTransformer": "one", "Mapping[str, Models]": "groups"}
+    takes = {"Models": "seeds", "HookedTransformer": "one", "Mapping[str, Models]": "groups",
+             "Mapping[int, Models]": "checkpoints"}  # fmt: skip
     procedure, options = None, []
     if found.args.kwarg is not None:  # the rest of the arguments of the run beside it
         taken = [parameter.arg for parameter, _ in [first, *others]]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mechproc.config import digest, nearest
 from mechproc.errors import ConfigError, require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.io import MODEL_FILE, load_model
-from mechproc.pretrained import card, load_pretrained, shipped
+from mechproc.pretrained import card, kept_steps, load_pretrained, shipped
 from mechproc.procedures import Procedure
 from mechproc.result import Label
 from mechproc.runs.config import RunConfig
@@ -32,6 +33,9 @@ MOST_SEEDS = 10_000
 """Seeds that one name may stand for."""
 FILES = "files"
 """The name of a group of models of which nothing but their weights is known."""
+
+
+Kept = Mapping[int, Callable[[], HookedTransformer]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Group:
     """The names that stand for it."""
     missing: tuple[Label, ...] = ()
     """Seeds of a study that are not trained yet."""
+    kept: Mapping[Label, Kept] = dataclasses.field(default_factory=dict)
+    """The models at the steps of which weights are kept, by seed and step; each is read when it is called for."""
+    step: int | None = None
+    """After how many updates the models are, where they stand for one checkpoint of a training."""
 
     def digests(self) -> dict[str, str]:
         """What identifies each model, by seed: its config and its weights."""
@@ -80,8 +88,35 @@ def groups(
             twice = [label for label in group.models if label in known]
             require(not twice, f"models of {group.name}", twice, "each seed once")
             spelled = (*found[key].spelled, name) if key in found else group.spelled
-            found[key] = Group(group.name, {**known, **group.models}, used, spelled, group.missing)
+            kept = {**found[key].kept, **group.kept} if key in found else group.kept
+            found[key] = Group(group.name, {**known, **group.models}, used, spelled, group.missing, kept)
     return list(found.values())
+
+
+def checkpoints(
+    names: Sequence[str],
+    store: Store | None = None,
+    procedure: Procedure | None = None,
+    *,
+    scale: str | None = None,
+    n_seeds: int | None = None,
+) -> list[list[Group]]:
+    """The trainings of the models that the names stand for: of each group, the models at every step that a seed kept.
+
+    Arguments and errors are those of ``groups``, and ``ConfigError`` for a seed of which no two steps are kept.
+    """
+    trainings = []
+    for group in groups(names, store, procedure, scale=scale, n_seeds=n_seeds):
+        for seed in group.models:
+            steps = sorted(group.kept.get(seed, ()))
+            require(len(steps) >= 2, f"checkpoints of {group.name}, seed {seed}", steps, "two steps at least")
+        by_step = {step: [seed for seed in group.models if step in group.kept[seed]]
+                   for step in sorted({step for steps in group.kept.values() for step in steps})}  # fmt: skip
+        trainings.append(
+            [dataclasses.replace(group, models={seed: group.kept[seed][step]() for seed in seeds}, step=step)
+             for step, seeds in by_step.items()]
+        )  # fmt: skip
+    return trainings
 
 
 def model_digest(model: HookedTransformer) -> str:
@@ -125,7 +160,11 @@ def _shipped(match: re.Match[str]) -> Group:
     for seed in seeds:
         models[seed] = load_pretrained(rule, seed, None if step is None else int(step))
     at = f" at step {step}" if step else ""
-    return Group(rule + at, models, Procedure.from_dict(known["procedure"]), (match[0],))
+    kept: dict[Label, Kept] = {
+        seed: {at: functools.partial(load_pretrained, rule, seed, at) for at in kept_steps(rule, seed)}
+        for seed in (seeds if step is None else [])
+    }
+    return Group(rule + at, models, Procedure.from_dict(known["procedure"]), (match[0],), kept=kept)
 
 
 def _numbers(text: str) -> list[int]:
@@ -141,12 +180,17 @@ def _of_file(path: Path) -> Group:
     if path.is_dir() and (folder := RunFolder(here)).config.exists() and folder.model.exists():
         run = RunConfig.from_dict(folder.read_config()["config"])
         model = HookedTransformer(*folder.load_model(), name=path.name)
-        return Group(_began(run), {run.seed: model}, run.procedure, (str(path),))
+        kept: dict[Label, Kept] = {run.seed: _kept(folder, model)}
+        return Group(_began(run), {run.seed: model}, run.procedure, (str(path),), kept=kept)
     cfg, state, metadata = load_model(path)
     kind: Any = metadata.get("procedure")
     label = (path.parent.name or path.stem) if path.name == MODEL_FILE else path.stem
     rule = Procedure.from_dict(kind) if isinstance(kind, dict) else None
     return Group(FILES, {label: HookedTransformer(cfg, state, name=label)}, rule, (str(path),))
+
+
+def _at(folder: RunFolder, step: int, name: str) -> HookedTransformer:
+    return HookedTransformer(*folder.load_checkpoint(step), name=f"{name}, step {step}")
 
 
 def _began(run: RunConfig) -> str:
@@ -175,7 +219,15 @@ def _of_study(
             rule = next(iter(here.values())).procedure
             left = tuple(seed for seed in runs if seed not in here)
             spelled = f"{name}:{arm}" + ("" if step is None else f"@{step}")
-            found.append(Group(f"{study.name}: {arm}{at}", models, rule, (spelled,), left))
+            ends = here if step is None else {}
+            kept: dict[Label, Kept] = {seed: _kept(store.folder(run), models[seed]) for seed, run in ends.items()}
+            found.append(Group(f"{study.name}: {arm}{at}", models, rule, (spelled,), left, kept))
     command = f"mechproc study run {name} trains them"
     require(bool(found), "models", name, f"a study with weights of complete runs in {store.root}; {command}")
     return found
+
+
+def _kept(folder: RunFolder, final: HookedTransformer) -> Kept:
+    """The checkpoints of a run, its final weights included."""
+    steps = {step: functools.partial(_at, folder, step, folder.name) for step in folder.checkpoint_steps()}
+    return {**steps, folder.read_test()["steps"]: lambda: final}

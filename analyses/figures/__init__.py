@@ -16,6 +16,7 @@ from analyses.figures.circuit_graph import circuit_graph
 from analyses.figures.curves import curves
 from analyses.figures.head_map import head_map
 from analyses.figures.maps import maps
+from analyses.figures.over_training import over_training
 from analyses.figures.position_map import position_map
 from analyses.figures.probe_map import probe_map
 from analyses.figures.spectra import spectra
@@ -34,6 +35,7 @@ __all__ = [
     "curves",
     "head_map",
     "maps",
+    "over_training",
     "position_map",
     "probe_map",
     "spectra",

@@ -65,6 +65,14 @@ def pretrained_weights(rule: str, seed: int = 0, step: int | None = None) -> tup
     return cfg, state
 
 
+def kept_steps(rule: str, seed: int = 0) -> list[int]:
+    """The numbers of updates after which weights of a shipped model are kept, ascending. Errors: ``ConfigError``."""
+    from mechproc.model.io import read_tensors
+
+    _one_of("seed", seed, [entry["seed"] for entry in card(rule)["donors"]])
+    return list(read_tensors(DATA / rule / f"seed_{seed}.safetensors")[1]["steps"])
+
+
 def load_pretrained(rule: str, seed: int = 0, step: int | None = None) -> HookedTransformer:
     """A pretrained model of ``rule``; ``step`` is one of the few of which weights are kept, the last by default.
 

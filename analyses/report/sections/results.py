@@ -144,6 +144,7 @@ def _is_part_map(result: Result) -> bool:
 
 DRAWINGS: tuple[tuple[Callable[[Result], bool], Callable[[Result], Drawn]], ...] = (
     (lambda result: result.name == "edges of the circuit", _circuits),
+    (_axes("measure", "step", "seed"), figures.over_training),
     (_is_spectrum, lambda result: [figures.spectra(result)]),
     (_axes("latent", "site", "quantity", "seed"), _probes),
     (lambda result: tuple(result.axes) in OF_A_HEAD, lambda result: [figures.head_map(result)]),
