@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ MOST_BYTES = 2**30
 """Of a file that is read into memory as a whole, such as JSON; files of tensors may be larger."""
 DEEPEST = 60
 """How deep JSON may be nested; a run whose donors have donors of their own needs five levels for each of them."""
+
+_MAY_OVERFLOW = re.compile(r"[eE]\+?[0-9]{3}|[0-9]{300}")
 
 
 @contextlib.contextmanager
@@ -74,16 +78,21 @@ def unreadable(path: str | Path, error: BaseException) -> StoreError:
     return StoreError(f"{path} cannot be read: {reason}")
 
 
-def parse_json(text: str | bytes, *, each_key_once: bool = True, **options: Any) -> Any:
+def parse_json(text: str | bytes, *, each_key_once: bool = True, finite: bool = True) -> Any:
     """JSON that is nested at most ``DEEPEST`` levels deep, so that whoever walks through it comes to an end.
 
-    ``each_key_once``: refuse an object in which a key stands twice. ``options`` are those of ``json.loads``. Errors:
-    ``ValueError``.
+    ``each_key_once``: refuse an object in which a key stands twice. ``finite``: refuse NaN, infinity, and numbers that
+    are larger than any float, none of which has a canonical spelling. Errors: ``ValueError``.
     """
     text = text.decode("utf-8") if isinstance(text, bytes) else text
+    options: dict[str, Any] = {"object_pairs_hook": _each_key_once} if each_key_once else {}
+    if finite:
+        options["parse_constant"] = _finite
+        if _MAY_OVERFLOW.search(text):
+            options["parse_float"] = _finite
     too_deep = ValueError(f"it is nested more than {DEEPEST} levels deep")
     try:
-        plain = json.loads(text, **{"object_pairs_hook": _each_key_once} if each_key_once else {}, **options)
+        plain = json.loads(text, **options)
     except RecursionError:
         raise too_deep from None
     if text.count("{") + text.count("[") <= DEEPEST:  # as in most files
@@ -94,6 +103,12 @@ def parse_json(text: str | bytes, *, each_key_once: bool = True, **options: Any)
     if level:
         raise too_deep
     return plain
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{number[:20]} is not a number that JSON can hold")
+    return float(number)
 
 
 def _inside(value: Any) -> list[Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mechproc.cli import main
 from mechproc.errors import StoreError
@@ -85,6 +88,24 @@ def test_json_that_is_nested_without_end_is_refused():
         assert parse_json(opening * DEEPEST + "1" + closing * DEEPEST)
     wide = [[i] for i in range(1000)]
     assert parse_json(json.dumps(wide)) == parse_json(json.dumps(wide).encode()) == wide
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", "-1E+999", "1" * 400 + ".0"])
+def test_numbers_that_json_cannot_hold_are_refused(number, tmp_path):
+    with pytest.raises(ValueError, match="is not a number that JSON can hold"):
+        parse_json(f'{{"a": [1.5, {number}]}}')
+    assert not math.isfinite(parse_json(number, finite=False))
+    (tmp_path / "config.json").write_text(f'{{"identity": {number}}}')
+    with pytest.raises(StoreError, match=r"config\.json cannot be read: .*is not a number"):
+        read_json(tmp_path / "config.json")
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"mechproc": f'{{"layout": {number}}}'})
+    with pytest.raises(StoreError, match=r"a\.safetensors cannot be read"):
+        read_tensors(tmp_path / "a.safetensors")
+
+
+def test_usual_numbers_are_read_as_they_are():
+    for text in ("1e-300", "1.5e+10", "-0.25", "12345678901234567890", "1" * 400):
+        assert parse_json(text) == json.loads(text)
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def broken(**changes) -> str:
         (broken(coordinates=[]), "does not hold a Result"),
         (broken(undefined=[1]), "does not hold a Result"),
         (broken(provenance=[[{}, 3]]), "does not hold a Result"),
-        (make().to_json().replace("null", "NaN"), "NaN is not JSON"),
+        (make().to_json().replace("null", "NaN"), "NaN is not a number that JSON can hold"),
         ("[" * 100_000, "does not hold a Result"),
     ],
 )

@@ -186,7 +186,7 @@ class RunFolder:
         content = read_bytes(self.metrics, self.path.parent)
         try:
             whole, _, _ = content.decode("utf-8").rpartition("\n")
-            rows = [parse_json(line) for line in whole.splitlines()]
+            rows = [parse_json(line, finite=False) for line in whole.splitlines()]
         except ValueError as error:
             raise unreadable(self.metrics, error) from error
         if not all(isinstance(row, dict) for row in rows):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def of_folder(folder: RunFolder) -> Record:
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Metrics by column, floats to ``DIGITS`` significant digits."""
+    """Metrics by column, floats to ``DIGITS`` significant digits, what is not finite as None."""
     names = rows[0] if rows else {}
     return {name: [_rounded(row.get(name)) for row in rows] for name in names}
 
@@ -337,4 +338,6 @@ def _identity(plain: Any) -> str | None:
 
 
 def _rounded(value: Any) -> Any:
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None  # JSON has no word for infinity

@@ -146,7 +146,7 @@ class FolderSink:
     def rows(self) -> list[Row]:
         """All rows so far."""
         try:
-            return [parse_json(line) for line in self._lines()]
+            return [parse_json(line, finite=False) for line in self._lines()]
         except ValueError as error:
             raise unreadable(self.metrics_file, error) from error
 

@@ -1,4 +1,4 @@
-"""``make chaos``: kills, full disks, damaged files, several studies at once. Prints its figures and keeps them."""
+"""``make chaos``: kills, full disks, damaged files, inputs of every kind. Prints its figures and keeps them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import damage
 import disks
+import inputs
 import kills
 import torch
 
@@ -28,10 +29,11 @@ def main() -> None:
     """Run the sections asked for, all by default, and write results/faults.json and the figures of docs/faults.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="some of kills, at-once, damage, full-disk, "
-                        "read-only, vanished")  # fmt: skip
+                        "read-only, vanished, inputs")  # fmt: skip
     parser.add_argument("--kills", type=int, default=50, help="how often the study is killed (default: 50)")
     parser.add_argument("--flips", type=int, default=20, help="flipped bits for each kind of file (default: 20)")
     parser.add_argument("--cuts", type=int, default=10, help="truncations of each kind of file (default: 10)")
+    parser.add_argument("--inputs", type=int, default=1000, help="inputs of each kind (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the random instants and places (default: 0)")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -44,6 +46,7 @@ def main() -> None:
         "full-disk": disks.full,
         "read-only": disks.read_only,
         "vanished": disks.vanished,
+        "inputs": lambda root: inputs.limited(root / "place", args.inputs, args.seed),
     }
     unknown = set(args.sections) - sections.keys()
     if unknown:
@@ -87,7 +90,7 @@ def _page(record: dict[str, Any]) -> str:
         text += f"\n**{name}** ({made['date']}, {made['machine']}, seed {made['seed']})\n\n"
         if all(isinstance(value, dict) for value in made["figures"].values()):
             columns = list(next(iter(made["figures"].values())))
-            text += f"| file | {' | '.join(columns)} |\n|{' --- |' * (1 + len(columns))}\n"
+            text += f"| kind | {' | '.join(columns)} |\n|{' --- |' * (1 + len(columns))}\n"
             for kind, counts in made["figures"].items():
                 text += f"| {kind} | {' | '.join(str(counts[column]) for column in columns)} |\n"
         else:
