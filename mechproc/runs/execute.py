@@ -17,7 +17,7 @@ from mechproc.provenance import differences, provenance
 from mechproc.runs.config import RankedHeads, RunConfig
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.store import Store
-from mechproc.training.data import EvaluationSet, evaluation_set
+from mechproc.training.data import SOURCES, Sources
 from mechproc.training.engines import EngineName, choose
 from mechproc.training.engines.base import Worker
 from mechproc.training.interruptions import Interrupted, interrupt_deferred
@@ -59,12 +59,12 @@ def execution(
     start_over: bool = False,
     *,
     interrupts: Callable[[], AbstractContextManager[Interrupted]] = interrupt_deferred,
-    draw: Callable[..., EvaluationSet] = evaluation_set,
+    sources: Sources = SOURCES,
 ) -> Course[None]:
     """What ``execute`` does, with whoever drives it computing the updates and evaluations.
 
-    ``label`` is what provenance says of ``engine``, which makes the worker of the course; ``interrupts`` and ``draw``
-    are those of ``mechproc.training.loop.course``.
+    ``label`` is what provenance says of ``engine``, which makes the worker of the course; ``interrupts`` and
+    ``sources`` are those of ``mechproc.training.loop.course``.
     """
     if store.has_weights(run):
         return
@@ -89,7 +89,7 @@ def execution(
             progress=progress,
             engine=engine,
             interrupts=interrupts,
-            draw=draw,
+            sources=sources,
         )
         about = references(run.procedure, result.test_items) | {
             "steps": result.steps,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechproc.config import digest
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.procedures.base import BLOCK_ITEMS, Items, Procedure, Split
@@ -53,6 +55,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+
+class BatchStream(Protocol):
+    """Gives the batches of a training."""
+
+    def batch(self, step: int, stage: int | None) -> Batch:
+        """The batch of ``step`` when the curriculum is at ``stage`` (``None`` for procedures without one)."""
+        ...
 
 
 class TrainStream:
@@ -148,14 +158,14 @@ def evaluation_set(procedure: Procedure, n_items: int, split: Split, stage: int 
     return EvaluationSet(evaluation_items(procedure, n_items, split, stage))
 
 
-class SharedEvaluationSets:
-    """``evaluation_set`` that gives the same object to all who ask for the same items."""
+class Sources(NamedTuple):
+    """Where a training gets its items."""
 
-    def __init__(self) -> None:
-        self._drawn: dict[str, EvaluationSet] = {}
+    stream: Callable[[Procedure, int, int], AbstractContextManager[BatchStream]]
+    """From procedure, seed and batch size."""
+    evaluation_set: Callable[..., EvaluationSet]
+    """From procedure, number of items, split and stage."""
 
-    def __call__(self, procedure: Procedure, n_items: int, split: Split, stage: int | None = None) -> EvaluationSet:
-        key = digest([procedure.to_dict(), n_items, split, stage])
-        if key not in self._drawn:
-            self._drawn[key] = evaluation_set(procedure, n_items, split, stage)
-        return self._drawn[key]
+
+SOURCES = Sources(TrainStream, evaluation_set)
+"""Those of a training by itself."""

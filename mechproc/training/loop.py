@@ -23,7 +23,7 @@ from mechproc.model.state import State, check_state, dtype_of
 from mechproc.procedures.base import Items, Procedure
 from mechproc.procedures.lengths import Curriculum
 from mechproc.training.config import TrainingConfig
-from mechproc.training.data import Batch, EvaluationSet, TrainStream, check_fit, evaluation_set
+from mechproc.training.data import SOURCES, Batch, Sources, check_fit
 from mechproc.training.engines.base import Engine, ReferenceEngine, Worker
 from mechproc.training.evaluate import Score
 from mechproc.training.interruptions import Interrupted, interrupt_deferred
@@ -144,12 +144,12 @@ def course(
     engine: Callable[..., Worker] = ReferenceEngine,
     resume_every_s: float = 60.0,
     interrupts: Callable[[], AbstractContextManager[Interrupted]] = interrupt_deferred,
-    draw: Callable[..., EvaluationSet] = evaluation_set,
+    sources: Sources = SOURCES,
 ) -> Course[TrainingResult]:
     """What ``train`` does, with whoever drives it computing the updates and evaluations.
 
     ``engine`` makes the worker, which is closed at the end; ``interrupts`` tells what interrupted the training;
-    ``draw`` gives the validation and test items.
+    ``sources`` gives the items.
     """
     check_fit(cfg, procedure)
     check_state(state, cfg)
@@ -158,15 +158,15 @@ def course(
     sink = sink or MemorySink()
     fingerprint = _fingerprint(procedure, cfg, state, training, seed, frozen)
     n_stages = procedure.lengths.n_stages
-    validation = _Validation(procedure, training, draw)
-    test_set = draw(procedure, training.n_test, "test")  # now, as a rule may have none to draw
+    validation = _Validation(procedure, training, sources)
+    test_set = sources.evaluation_set(procedure, training.n_test, "test")  # now, as a rule may have none to draw
     checkpoints = frozenset(checkpoint_steps(training))
 
     with contextlib.closing(engine(cfg, state, training, seed, frozen)) as worker:
         trainer = _resumed(sink, fingerprint, worker)
         saved = started = time.monotonic()
         first_step = trainer.step
-        with interrupts() as interrupted, TrainStream(procedure, seed, training.batch_size) as stream:
+        with interrupts() as interrupted, sources.stream(procedure, seed, training.batch_size) as stream:
             while True:
                 here, stopped = trainer, None
                 if trainer.step in checkpoints:
@@ -200,14 +200,17 @@ def course(
 class _Validation:
     """The validation items of the current stage, drawn once."""
 
-    def __init__(self, procedure: Procedure, training: TrainingConfig, draw: Callable[..., EvaluationSet]) -> None:
-        self.procedure, self.n_items, self.draw = procedure, training.n_validation, draw
+    def __init__(self, procedure: Procedure, training: TrainingConfig, sources: Sources) -> None:
+        self.procedure, self.n_items, self.sources = procedure, training.n_validation, sources
         self.stage = -1
 
     def batches(self, stage: int) -> list[Batch]:
         if stage != self.stage:
             of_stage = stage if self.procedure.lengths.n_stages > 1 else None
-            self.stage, self.items = stage, self.draw(self.procedure, self.n_items, "validation", of_stage)
+            self.stage, self.items = (
+                stage,
+                self.sources.evaluation_set(self.procedure, self.n_items, "validation", of_stage),
+            )
         return self.items.batches
 
 

@@ -13,12 +13,12 @@ from mechproc.runs.executors.queue import BUSY_S, Outcome, Queue
 from mechproc.runs.executors.serial import STEP_EVENTS_S, Throttled, failed_with
 from mechproc.runs.store import Store
 from mechproc.threads import one_thread
-from mechproc.training.data import SharedEvaluationSets
 from mechproc.training.engines import checked_device
 from mechproc.training.engines.population import Population
 from mechproc.training.interruptions import Interrupted, interrupt_deferred
 from mechproc.training.loop import Course
 from mechproc.training.rounds import Ended, Rounds
+from mechproc.training.shared_data import shared_sources
 
 LABEL = "population"
 """The engine of such a run in its provenance, whoever else was in its population."""
@@ -52,7 +52,7 @@ class Populations:
     def _train(self, first: RunConfig, queue: Queue, store: Store, interrupted: Interrupted) -> None:
         """Train ``first`` and those like it, until there are none or an interruption comes."""
         population = Population(first.model, first.training, self.device)
-        draw, shape, waiting = SharedEvaluationSets(), _shape(first), first
+        sources, shape, waiting = shared_sources(), _shape(first), first
         members: dict[str, RunConfig] = {}
 
         def settle(ended: Ended[str] | None) -> None:
@@ -68,7 +68,7 @@ class Populations:
                 progress = Throttled(lambda step, loss: queue.step(run, step, loss), STEP_EVENTS_S * self.size)
                 interrupts = lambda: contextlib.nullcontext(interrupted)  # noqa: E731
                 return execution(
-                    run, store, population.member, LABEL, self.device, progress, interrupts=interrupts, draw=draw
+                    run, store, population.member, LABEL, self.device, progress, interrupts=interrupts, sources=sources
                 )
 
             while True:

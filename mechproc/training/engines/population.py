@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mechproc.errors import TrainingError, require
 from mechproc.model.config import ModelConfig
@@ -256,12 +257,8 @@ def stacked(batches: Sequence[Batch]) -> list[Tensor]:
 
     What is added at the end is not real, and attention is causal, so that nothing else changes.
     """
-    return [_padded(list(tensors)) for tensors in zip(*map(tensors_of, batches), strict=True)]
-
-
-def _padded(tensors: list[Tensor]) -> Tensor:
-    width = max(tensor.shape[1] for tensor in tensors)
-    whole = tensors[0].new_zeros((len(tensors), len(tensors[0]), width, *tensors[0].shape[2:]))
-    for row, tensor in zip(whole, tensors, strict=True):
-        row[:, : tensor.shape[1]] = tensor
-    return whole
+    each = zip(*map(tensors_of, batches), strict=True)
+    return [
+        pad_sequence([tensor.transpose(0, 1) for tensor in tensors], batch_first=True).transpose(1, 2).contiguous()
+        for tensors in each
+    ]
