@@ -46,8 +46,8 @@ class FlatLayout:
         """The numbers of one model's tensors, one after the other."""
         return torch.cat([state[name].detach().flatten() for name in self.shapes])
 
-    def mask(self, frozen: Frozen) -> Bool[Tensor, " n"]:
-        """True for every entry that is frozen. Errors: ``ConfigError`` for a mask that fits no tensor."""
+    def mask(self, frozen: Frozen, device: torch.device) -> Bool[Tensor, " n"]:
+        """On ``device``, True where an entry is frozen. Errors: ``ConfigError`` for a mask that fits no tensor."""
         for name, mask in frozen.items():
             if name not in self.shapes:
                 raise ConfigError(f"frozen tensor {name} is not one of this model's")
@@ -59,7 +59,7 @@ class FlatLayout:
                 f"a bool mask of {list(shape)}",
             )
         masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in self.shapes.items()} | dict(frozen)
-        return torch.cat([masks[name].flatten().cpu() for name in self.shapes])
+        return torch.cat([masks[name].flatten().to(device) for name in self.shapes])
 
 
 class AdamW:
@@ -78,7 +78,7 @@ class AdamW:
         self._exp_avg, self._exp_avg_sq = torch.zeros_like(self.flat), torch.zeros_like(self.flat)
         self._n_updates = 0
         self._decayed = self.flat[: self._layout.n_decayed]
-        self._frozen = self._layout.mask(frozen).to(self.flat.device) if frozen else None
+        self._frozen = self._layout.mask(frozen, self.flat.device) if frozen else None
         self._first = self.flat.clone() if frozen else self.flat
         self.weights = self._layout.named(self.flat)
         for name, gradient in self._layout.named(self.gradient).items():

@@ -35,10 +35,11 @@ class StackedAdamW:
     def append(self, state: State, frozen: Frozen | None) -> None:
         """Add a row that has made no update. Errors: ``ConfigError`` for another dtype or a mask that does not fit."""
         require(dtype_of(state) == self.dtype, "dtype of the weights", dtype_of(state), f"{self.dtype}, as the others")
-        row, mask = self.layout.flattened(state)[None].to(self.flat.device), self.layout.mask(frozen or {})[None]
+        device = self.flat.device
+        row, mask = self.layout.flattened(state)[None].to(device), self.layout.mask(frozen or {}, device)[None]
         self.flat, self.first = torch.cat([self.flat, row]), torch.cat([self.first, row])
         self.exp_avg, self.exp_avg_sq = (torch.cat([t, torch.zeros_like(row)]) for t in (self.exp_avg, self.exp_avg_sq))
-        self.frozen = torch.cat([self.frozen, mask.to(self.flat.device)])
+        self.frozen = torch.cat([self.frozen, mask])
         self.n_updates.append(0)
         self._any_frozen = self._any_frozen or bool(frozen)
 
@@ -58,29 +59,31 @@ class StackedAdamW:
         self.n_updates[row] = n_updates
 
     @torch.no_grad()
-    def norms(self, rows: Int[Tensor, " row"], gradient: Float[Tensor, "row n"]) -> Float[Tensor, " row"]:
-        """Clear the gradient of frozen entries, in place; the norm of each row."""
+    def norms(self, places: Sequence[int], gradient: Float[Tensor, "row n"]) -> Float[Tensor, " row"]:
+        """Clear the gradient of frozen entries of the rows at ``places``, in place; the norm of each."""
         if self._any_frozen:
-            gradient.masked_fill_(self.frozen[rows], 0.0)
+            gradient.masked_fill_(self.frozen[self.rows(places)], 0.0)
         return gradient.norm(dim=1)
 
     @torch.no_grad()
     def update(
         self,
-        rows: Int[Tensor, " row"],
+        places: Sequence[int],
         gradient: Float[Tensor, "row n"],
         norms: Sequence[float],
         rates: Sequence[float],
     ) -> None:
-        """Make one step of ``rows``, ascending, at their learning rates. ``gradient``, which is overwritten, and
-        ``norms`` are those of ``norms``, and finite."""
+        """Make one step of the rows at ``places``, ascending, at their learning rates.
+
+        ``gradient``, which is overwritten, is the one that ``norms`` was given, and its norms are finite.
+        """
         clip_norm, (beta1, beta2) = self.training.clip_norm, self.training.betas
         if clip_norm is not None and max(norms) > clip_norm:
             gradient.mul_(self._column([min(1.0, clip_norm / norm) if norm else 1.0 for norm in norms]))
-        for row in (places := rows.tolist()):
+        for row in places:
             self.n_updates[row] += 1
         n_updates = [self.n_updates[row] for row in places]
-        everything = len(places) == len(self.flat)
+        rows, everything = self.rows(places), len(places) == len(self.flat)
         stacks = (self.flat, self.exp_avg, self.exp_avg_sq)
         flat, exp_avg, exp_avg_sq = stacks if everything else (stack[rows] for stack in stacks)
         decay = self.training.weight_decay
@@ -95,6 +98,10 @@ class StackedAdamW:
         if not everything:
             for stack, changed in zip(stacks, (flat, exp_avg, exp_avg_sq), strict=True):
                 stack[rows] = changed
+
+    def rows(self, places: Sequence[int]) -> Int[Tensor, " row"]:
+        """``places`` as an index on the device."""
+        return torch.tensor(places, device=self.flat.device)
 
     def _column(self, values: Sequence[float]) -> Float[Tensor, "row 1"]:
         return torch.tensor(values, dtype=self.dtype, device=self.flat.device)[:, None]

@@ -92,7 +92,7 @@ class Population:
 
     def evaluate(self, members: Sequence[Member], batches: Iterable[Batch]) -> list[Score]:
         """The scores of each of ``members`` on the same batches, without dropout."""
-        rows, found = self._rows([member.row for member in members]), [Tally() for _ in members]
+        rows, found = self._stack.rows([member.row for member in members]), [Tally() for _ in members]
         for batch in batches:
             here = Batch(*(tensor.to(self.device) for tensor in tensors_of(batch)))
             for few in self._few_members(len(rows), len(batch), batch.inputs.shape[1]):
@@ -107,10 +107,9 @@ class Population:
         """``step`` of rows in ascending order, whose batches have something to score."""
         stack, places = self._stack, [row for row, _, _ in asked]
         steps = {row: step for row, _, step in asked}
-        rows = self._rows(places)
         losses, gradient = self._losses_and_gradient(asked)
-        norms = stack.norms(rows, gradient)
-        whole = torch.isfinite(stack.flat[rows]).all(1)
+        norms = stack.norms(places, gradient)
+        whole = torch.isfinite(stack.flat[stack.rows(places)]).all(1)
         numbers = torch.stack([losses, norms, whole.to(losses.dtype)], dim=1).tolist()  # waits for the device once
         found: dict[int, tuple[float, float] | TrainingError] = {}
         for row, (loss, norm, is_whole) in zip(places, numbers, strict=True):
@@ -124,14 +123,14 @@ class Population:
                 found[row] = loss, norm
         good = [i for i, row in enumerate(places) if not isinstance(found[row], TrainingError)]
         if good:
-            kept = slice(None) if len(good) == len(places) else self._rows(good)
             rates = [learning_rate(self.training, steps[places[i]]) for i in good]
-            stack.update(rows[kept], gradient[kept], [numbers[i][1] for i in good], rates)
+            gradient = gradient if len(good) == len(places) else gradient[stack.rows(good)]
+            stack.update([places[i] for i in good], gradient, [numbers[i][1] for i in good], rates)
         return found
 
     def _losses_and_gradient(self, asked: list[tuple[int, Batch, int]]) -> tuple[Tensor, Tensor]:
         """Mean loss of each row's batch [row], and its gradient [row, n]."""
-        stack, rows = self._stack, self._rows([row for row, _, _ in asked])
+        stack, rows = self._stack, self._stack.rows([row for row, _, _ in asked])
         tensors = stacked([batch for _, batch, _ in asked])
         inputs, _, targets, real = tensors
         n_cells = targets.shape[3] if targets.ndim == 4 else 1
@@ -193,9 +192,6 @@ class Population:
     def _stack(self) -> StackedAdamW:
         assert self.adamw is not None  # there is a member
         return self.adamw
-
-    def _rows(self, places: list[int]) -> Tensor:
-        return torch.tensor(places, device=self.device)
 
 
 class Member:

@@ -18,6 +18,7 @@ from mechproc.training.data import Batch, TrainStream, evaluation_batches, evalu
 from mechproc.training.engines import torch as torch_engine
 from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.engines.population import Member, Population
+from mechproc.training.engines.torch import tensors_of
 from mechproc.training.optimizer import Frozen
 
 HAYSTACK = Haystack(lengths=Uniform(1, 6), n_keys=10, n_values=12)
@@ -153,7 +154,26 @@ def test_pieces_make_the_update_of_the_whole():
 @pytest.mark.parametrize("kind", PROCEDURES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_updates_on_cuda_are_those_of_the_cpu(kind: str, dtype: torch.dtype):
+    if kind == "vectors" and dtype == torch.float64:
+        pytest.skip("vectors are float32")
     held_together(PROCEDURES[kind], shape_for(PROCEDURES[kind]), settings_of("dropout"), dtype, 20, "cuda")
+
+
+def test_everything_is_computed_on_the_device():
+    """Torch's meta device computes nothing, and refuses what mixes it with another, as a GPU does."""
+    training, population = settings_of("dropout"), Population(CFG, settings_of("dropout"), "meta")
+    state = random_state(CFG, 0, torch.float32)
+    for frozen in masks(CFG, state):
+        population.member(CFG, state, training, 0, frozen)
+    stack = population._stack
+    for places in ([0, 1, 2], [0, 2]):
+        losses, gradient = population._losses_and_gradient([(place, batch_of(place), 0) for place in places])
+        norms = stack.norms(places, gradient)
+        stack.update(places, gradient, [2.0] * len(places), [0.1] * len(places))
+        assert all(t.device.type == "meta" for t in (losses, gradient, norms, stack.flat, stack.exp_avg))
+    batch = Batch(*(tensor.to("meta") for tensor in tensors_of(batch_of(0))))
+    expanded = [tensor.expand(3, *tensor.shape) for tensor in tensors_of(batch)]
+    assert all(found.device.type == "meta" for found in population._losses_and_correct(stack.flat, expanded))
 
 
 # ---- who is in it ----------------------------------------------------------------------------------------------------

@@ -71,3 +71,10 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_changes_nothing(
     with pytest.raises(TrainingError, match="a weight is not finite at step 7"):
         engine.step(TrainStream(procedure, 0, 20).batch(0, None), 7)
     assert torch.equal(engine.weights["blocks.0.mlp.W_in"], state["blocks.0.mlp.W_in"])
+
+
+def test_what_is_frozen_is_marked_on_the_device(cfg: ModelConfig, training: TrainingConfig, state: State):
+    """Also where only some tensors have a mask. Torch's meta device refuses what mixes it with another."""
+    frozen = {"pos_embed.W_pos": torch.ones_like(state["pos_embed.W_pos"], dtype=torch.bool)}
+    engine = TorchEngine(cfg, state, training, 0, frozen, device="meta")
+    assert engine.adamw._frozen is not None and engine.adamw._frozen.device.type == "meta"
