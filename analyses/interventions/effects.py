@@ -152,22 +152,24 @@ def _delta(trace: Trace, patch: Patch, where: Tensor | None) -> Tensor:
 
 
 def _delta_of_head(trace: Trace, patch: Patch, values: Tensor, mask: Tensor | None, where: Tensor | None) -> Tensor:
-    """The same of a pattern or of values: z is computed anew, of one head or of all."""
+    """The same of a pattern or of values: what changes of one head, or of all, times the other of the two, which stays.
+
+    The product is of the difference, so that what is patched with itself changes nothing at all.
+    """
     site, name = patch.site, patch.site.hook.rpartition(".")[0]
     one = slice(None) if site.index is None else slice(site.index, site.index + 1)
     pattern = trace.activations[f"{name}.hook_pattern"][:, one]
     v = trace.activations[f"{name}.hook_v"].transpose(1, 2)[:, one]
-    z = trace.activations[f"{name}.hook_z"].transpose(1, 2)[:, one]
     if site.hook.endswith("hook_pattern"):
         new = values if site.index is None else values[:, None]
-        pattern = new if mask is None else torch.where(mask[:, None, :, None], new, pattern)
+        pattern = (new - pattern) if mask is None else (new - pattern) * mask[:, None, :, None]
     else:
         new = values.transpose(1, 2) if site.index is None else values[:, None]
-        v = new if mask is None else torch.where(mask[:, None, :, None], new, v)
+        v = (new - v) if mask is None else (new - v) * mask[:, None, :, None]
     if where is not None:
         rows = torch.arange(len(where), device=where.device)[:, None]
-        pattern, z = (x.transpose(1, 2)[rows, where].transpose(1, 2) for x in (pattern, z))
-    difference = (pattern @ v - z).transpose(1, 2).flatten(2)
+        pattern = pattern.transpose(1, 2)[rows, where].transpose(1, 2)
+    difference = (pattern @ v).transpose(1, 2).flatten(2)
     return difference @ trace.weights.state[f"{name}.W_O"][one].flatten(0, 1)
 
 
