@@ -18,7 +18,8 @@ from mechproc.training.data import TrainStream
 from mechproc.training.engines.population import Population
 
 GAIN = 1.1
-"""A population fills the device when one twice as large gets less than this many times as many runs done."""
+"""A population fills the device when those twice and four times as large get less than this many times as many runs
+done."""
 MOST = 4096
 
 
@@ -49,8 +50,8 @@ def filled(procedure: Procedure, n_items: int, device: str, most: int) -> dict[s
     found: dict[str, Any] = {GPT2: an_hour(1, medians({GPT2: lambda: peer.step(items)}, 5)[GPT2])}
     ready: dict[str, float] = {}
     found |= {"ready": ready, "with data": {}, "fills": None}
-    size, best = 1, 0.0
-    while size <= most:
+    size, best = 1, 1
+    while size <= most and found["fills"] is None:
         with contextlib.ExitStack() as streams:
             try:
                 seconds = medians(rounds(procedure, n_items, size, device, streams), 5)
@@ -58,10 +59,11 @@ def filled(procedure: Procedure, n_items: int, device: str, most: int) -> dict[s
                 break
         for name, each in seconds.items():
             found[name][str(size)] = an_hour(size, each)
-        if found["ready"][str(size)] < GAIN * best:
-            found["fills"] = size // 2
-            break
-        size, best = 2 * size, found["ready"][str(size)]
+        if ready[str(size)] >= GAIN * ready[str(best)]:
+            best = size
+        elif size >= 4 * best:
+            found["fills"] = best
+        size *= 2
     return found
 
 

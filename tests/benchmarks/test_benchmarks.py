@@ -67,7 +67,7 @@ def test_the_search_for_the_population_that_fills_a_device(peers, monkeypatch):
     monkeypatch.setattr(populations.peers, "gpt2", lambda *_: Gpt2())
     monkeypatch.setattr(populations, "medians", made_up)
     found = populations.filled(Haystack(lengths=Fixed(2)), 2, "cpu", 64)
-    assert found["fills"] == 8 and list(found["ready"]) == ["1", "2", "4", "8", "16"]
+    assert found["fills"] == 8 and list(found["ready"]) == ["1", "2", "4", "8", "16", "32"]
     assert found["ready"]["4"] == 4 * found["ready"]["1"] == 2 * found["with data"]["4"]
     assert found["ready"]["1"] == 2 * found[populations.GPT2] == pytest.approx(0.36)
     assert populations.filled(Haystack(lengths=Fixed(2)), 2, "cpu", 4)["fills"] is None

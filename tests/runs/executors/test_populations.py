@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
-from mechproc.errors import ConfigError, TrainingError
+from mechproc.errors import ConfigError, MechprocError, TrainingError
 from mechproc.runs.executors import RunsFailedError, run_all
 from mechproc.runs.executors.populations import LABEL, Populations
 from mechproc.runs.store import Store
@@ -141,6 +142,23 @@ def test_an_interruption_leaves_resume_points_that_are_gone_on_from(
             assert store.folder(run).metrics.read_bytes() == whole.folder(run).metrics.read_bytes()
             assert store.folder(run).model.read_bytes() == whole.folder(run).model.read_bytes()
         assert store.test(run)["loss"] == pytest.approx(whole.test(run)["loss"], rel=1e-4)
+
+
+def test_a_population_that_does_not_fit_the_memory_is_said_and_a_smaller_one_goes_on(store: Store, monkeypatch):
+    runs, step = planned()[:2], Population.step
+
+    def out_of_memory(self, members, *rest):
+        if len(members) > 1:
+            raise torch.OutOfMemoryError("tried to allocate")
+        return step(self, members, *rest)
+
+    monkeypatch.setattr(Population, "step", out_of_memory)
+    with pytest.raises(
+        MechprocError, match="2 trainings at one time do not fit into the memory of cpu: ask for a smaller"
+    ):
+        run_all(runs, store, executor=Populations(2, "cpu"))
+    run_all(runs, store, executor=Populations(1, "cpu"))
+    assert all(store.has_weights(run) for run in runs)
 
 
 def test_what_cannot_work_is_said_before_it_begins():
