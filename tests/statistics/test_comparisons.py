@@ -160,6 +160,15 @@ def test_mixed_provenance_is_refused_by_field_and_allowed_on_demand():
         family.judge(arms(attention=[({}, CPU)], random=()))
 
 
+def test_a_commit_is_recorded_and_another_kernel_is_refused():
+    """Commits of one study may differ, as a commit may change nothing that is run; what the engine runs may not."""
+    one, other = ([({}, CPU | {"commit": commit})] for commit in ("a" * 40, "b" * 40))
+    assert Family("haystack", PAIRS[:1]).judge(arms(attention=one, random=other))[0].mixed_provenance == ()
+    one, other = ([({}, CPU | {"engine": f"cpu {source}"})] for source in ("0123abcd", "4567abcd"))
+    with pytest.raises(ConfigError, match=re.escape("engine: cpu 0123abcd / cpu 4567abcd")):
+        Family("haystack", PAIRS[:1]).judge(arms(attention=one, random=other))
+
+
 def test_provenance_of_arms_outside_the_family_does_not_matter():
     scores = arms(attention=[({}, CPU)], random=[({}, CPU)])
     scores["other"] = result(RANDOM, ("seed",), [({}, CPU | {"device": "cuda"})], seed=list(range(8)))
