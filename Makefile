@@ -24,7 +24,7 @@ test-cluster: venv    ## the tests on a Ray cluster of two nodes, which are skip
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
 	$(RUN) pytest -q -m cluster
 
-chaos: venv           ## 50 kills, full disks, damaged files, several studies at once: docs/faults.md
+chaos: venv           ## 50 kills, full disks, damaged files, inputs of every kind: docs/faults.md
 	.venv/bin/python tests/faults
 
 check: venv           ## every check of the code's form; changes nothing

@@ -60,18 +60,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from mechproc.runs.catalogue import entries
+    from mechproc.runs.catalogue import lines
 
-    runs, problems = entries(args.store)
-    kept = [
-        entry
-        for entry in runs
-        if args.procedure in (None, entry.config["procedure"]["kind"]) and args.status in (None, entry.status)
-    ]
+    runs, problems = lines(args.store)
+    kept = [line for line in runs if args.procedure in (None, line.procedure) and args.status in (None, line.status)]
     print(f"{'run':34}{'seed':>5}  {'status':12}{'accuracy':>9}{'seconds':>9}  start")
-    for entry in kept:
-        scores = f"{entry.test['accuracy']:9.4f}{entry.test['seconds']:9.1f}" if entry.test else f"{'':18}"
-        print(f"{entry.folder.name:34}{entry.config['seed']:5}  {entry.status:12}{scores}  {entry.recipe}")
+    for line in kept:
+        scores = f"{line.accuracy:9.4f}{line.seconds:9.1f}" if line.status == "complete" else f"{'':18}"
+        print(f"{line.name:34}{line.seed:5}  {line.status:12}{scores}  {line.start}")
     print(f"{len(kept)} runs in {args.store}")
     for problem in problems:
         print(f"mechproc: {problem}", file=sys.stderr)

@@ -13,7 +13,9 @@ from filelock import Timeout
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, StoreError
 from mechproc.files import read_json
+from mechproc.runs import index
 from mechproc.runs.folder import RunFolder
+from mechproc.runs.index import Line
 
 Status = Literal["complete", "running", "interrupted", "failed", "damaged"]
 """``damaged``: it has test scores that cannot be read, or lacks files that they list."""
@@ -35,7 +37,12 @@ class Entry:
     @property
     def recipe(self) -> str:
         """How the model was assembled, in short, such as ``attn of d (set), attn permute``, or ``random``."""
-        recipe = self.config["recipe"]
+        try:
+            return self._recipe(self.config["recipe"])
+        except (AttributeError, KeyError, TypeError):  # a config of another shape
+            return "not readable"
+
+    def _recipe(self, recipe: dict[str, Any]) -> str:
         moved = [f"{part} of {self._donor(name)}" for part, name in recipe["parts"].items()]
         factor_donor = recipe.get("donor") or next(iter(recipe["parts"].values()), None)
         for field, value in (("embedding", "random"), ("positions", "fresh"), ("layernorm", "fresh")):
@@ -66,19 +73,46 @@ def entries(root: str | Path) -> tuple[list[Entry], list[str]]:
     return runs, problems
 
 
+def lines(root: str | Path) -> tuple[list[Line], list[str]]:
+    """What a list shows of each run in a store, by name, and one line for each folder that is none.
+
+    Of complete runs whose files have not changed it comes from the store's index (``mechproc.runs.index``).
+    """
+    root = Path(root)
+    known, kept = index.read(root), {}
+    found, problems = [], []
+    for folder in folders(root):
+        now = index.stamp(str(folder.path))
+        stamped = known.get(folder.name)
+        if stamped is not None and stamped[0] == now:
+            line = stamped[1]
+        else:
+            try:
+                line = _line(_entry(folder))
+            except StoreError as error:
+                problems.append(f"{folder} is not a run: {error}")
+                continue
+        found.append(line)
+        if now is not None and line.status == "complete":
+            kept[line.name] = (now, line)
+    if kept != known:
+        index.write(root, kept)
+    return found, problems
+
+
 def entry(root: str | Path, name: str) -> Entry:
     """The one run whose folder is called ``name``, or whose identity begins with it (at least 4 digits)."""
-    runs, _ = entries(root)
-    exact = [run for run in runs if run.folder.name == name]
+    runs, _ = lines(root)
+    exact = [run for run in runs if run.name == name]
     matching = exact or [run for run in runs if len(name) >= 4 and run.identity.startswith(name)]
     if len(matching) != 1:
-        names = [run.folder.name for run in runs]
-        candidates = ", ".join(run.folder.name for run in matching) or "none" + nearest(name, names)
+        names = [run.name for run in runs]
+        candidates = ", ".join(run.name for run in matching) or "none" + nearest(name, names)
         raise ConfigError(
             f"run = {name!r} is not allowed: the name of a run, or the beginning (4 digits or more) of one run's "
             f"identity ({candidates})"
         )
-    return matching[0]
+    return _entry(RunFolder(Path(root) / matching[0].name))
 
 
 def remove(chosen: Entry, force: bool = False) -> RunFolder:
@@ -108,6 +142,14 @@ def folders(root: str | Path) -> list[RunFolder]:
     if not root.is_dir():
         raise StoreError(f"{root} does not exist: there is no such folder of runs")
     return [RunFolder(path) for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _line(entry: Entry) -> Line:
+    rule, seed = entry.config["procedure"]["kind"], entry.config["seed"]
+    return Line(
+        *(entry.folder.name, entry.identity, rule, seed, entry.status, entry.recipe),
+        *(entry.test.get("accuracy"), entry.test.get("seconds")),
+    )
 
 
 def _entry(folder: RunFolder) -> Entry:

@@ -229,31 +229,32 @@ class _Shard:
     def _forget(self) -> None:
         self._lines, self._stamp, self._end, self._count = {}, None, 0, 0
 
-    def _bytes(self, start: int, length: int | None = None) -> bytes:
+    def _bytes(self, start: int, length: int) -> bytes:
         with open_regular(self.path, self.path.parent) as file:
             file.seek(start)
-            return file.read() if length is None else file.read(length)
+            return file.read(length)
 
     def _scan(self) -> None:
         """Read the lines behind those that have been read."""
-        lines = self._bytes(self._end).splitlines(keepends=True)
-        for line in lines:
-            self._count += 1
-            start, self._end = self._end, self._end + len(line)
-            if not line.strip():
-                continue
-            try:
-                identity, _ = _checked(line, _place(self.path, self._count, None))
-            except StoreError:
-                if line is lines[-1] and not line.endswith(b"\n"):
-                    # the computer stopped while this line was written: the run has no record yet
-                    self._end, self._count = start, self._count - 1
-                    return
-                self._forget()
-                raise
-            if identity in self._lines:
-                self._require_duplicate(identity, start, len(line))
-            self._lines.setdefault(identity, (start, len(line), self._count))
+        with open_regular(self.path, self.path.parent) as file:
+            file.seek(self._end)
+            for line in file:  # one at a time: a shard may be larger than the memory
+                self._count += 1
+                start, self._end = self._end, self._end + len(line)
+                if not line.strip():
+                    continue
+                try:
+                    identity, _ = _checked(line, _place(self.path, self._count, None))
+                except StoreError:
+                    if not line.endswith(b"\n"):
+                        # the computer stopped while this line was written: the run has no record yet
+                        self._end, self._count = start, self._count - 1
+                        return
+                    self._forget()
+                    raise
+                if identity in self._lines:
+                    self._require_duplicate(identity, start, len(line))
+                self._lines.setdefault(identity, (start, len(line), self._count))
 
     def _require_duplicate(self, identity: str, start: int, length: int) -> None:
         first = self.read(identity), self.where(identity)

@@ -11,6 +11,7 @@ TITLES = {
     "growth": "An update on haystack (batch 250, one thread; threads: batch 1,000) as one size grows",
     "memory": "Most memory of a process that trains on haystack, batch 1,000",
     "interventions": "Activation patching, one thread",
+    "many_runs": "A store of very many finished runs, each command in a process of its own",
     "gpu": "One update on a GPU",
     "populations": "Trainings of 10,000 updates an hour, stacked, beside one GPT-2 of transformers at a time",
 }
@@ -96,7 +97,13 @@ def _populations(found: dict[str, Any]) -> list[str]:
     return [*rows, "", *fills]
 
 
+def _many_runs(found: dict[str, Any]) -> list[str]:
+    rows = [f"| of {found['runs']:,} runs | seconds, imports included | MB at most |", "| --- | --- | --- |"]
+    return rows + [f"| `mechproc {name}` | {of['seconds']} | {of['MB']} |" for name, of in found["commands"].items()]
+
+
 _TABLES = {
+    "many_runs": _many_runs,
     "data": _data,
     "growth": _growth,
     "memory": _memory,

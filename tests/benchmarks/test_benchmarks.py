@@ -73,6 +73,20 @@ def test_the_search_for_the_population_that_fills_a_device(peers, monkeypatch):
     assert populations.filled(Haystack(lengths=Fixed(2)), 2, "cpu", 4)["fills"] is None
 
 
+def test_the_generated_runs_are_whole(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(HERE))
+    import many_runs
+
+    from mechproc.runs.catalogue import folders, lines
+    from mechproc.runs.verify import verify
+
+    last = many_runs.generate(tmp_path, 3)
+    found, problems = lines(tmp_path / "runs")
+    assert [line.status for line in found] == ["complete"] * 3 and problems == [] and last.is_complete()
+    assert verify(folders(tmp_path / "runs"), tmp_path / "records") == []
+    sys.modules.pop("many_runs")
+
+
 def test_an_unknown_section_and_a_missing_gpu_are_said():
     import torch
 

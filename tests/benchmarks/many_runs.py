@@ -1,0 +1,76 @@
+"""A store of very many finished runs: how long it takes to list, filter and report, and how much memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mechproc.config import digest
+from mechproc.runs.execute import execute
+from mechproc.runs.folder import RunFolder, describe
+from mechproc.runs.records import line_of, of_folder
+from mechproc.runs.store import Store
+from mechproc.studies.set_to_haystack import Sizes, donor
+
+MEMORY = "import re; print('peak', int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
+
+
+def many_runs(n: int) -> dict[str, Any]:
+    """Seconds and peak memory (MB) of commands, each in a process of its own, on generated runs and their records."""
+    with tempfile.TemporaryDirectory(prefix="many-runs-") as place:
+        root = Path(place)
+        first = generate(root, n)
+        store, records = ["--store", str(root / "runs")], ["--records", str(root / "records")]
+        commands = {
+            "runs list, the first time": ["runs", "list", *store],
+            "runs list": ["runs", "list", *store],
+            "runs list --procedure haystack": ["runs", "list", "--procedure", "haystack", *store],
+            "runs show RUN": ["runs", "show", first.name, *store],
+            "study results set-to-haystack": ["study", "results", "set-to-haystack", *store, *records],
+        }
+        return {"runs": n, "commands": {name: measured(argv) for name, argv in commands.items()}}
+
+
+def measured(argv: list[str]) -> dict[str, float]:
+    """Seconds of one command, imports included, and the most memory it had."""
+    code = f"import sys; from mechproc.cli import main; code = main({argv!r}); {MEMORY}; sys.exit(code)"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    seconds = time.perf_counter() - began
+    return {"seconds": round(seconds, 1), "MB": int(re.findall(r"peak (\d+)", done.stdout)[-1])}
+
+
+def generate(root: Path, n: int) -> RunFolder:
+    """``n`` complete runs and their records: copies of one small training under other seeds and identities."""
+    sizes = Sizes(8, 2, 8, 4, 4, 8, 3, donor_steps=4, batch_size=4)
+    made = Store(root / "made")
+    execute(donor(0, sizes), made)
+    source = made.folder(donor(0, sizes))
+    config, test, record = source.read_config(), source.read_test(), of_folder(source)
+    kept = {
+        name: (source.path / name).read_bytes() for name in test["files"] if name != "config.json" and "/" not in name
+    }
+    del config["checksum"], test["checksum"]
+    test["files"] = {name: about for name, about in test["files"].items() if "/" not in name}
+    (root / "records").mkdir()
+    with (root / "records" / "set.jsonl").open("wb") as shard:
+        for seed in range(n):
+            identity = digest(seed)
+            folder = RunFolder(root / "runs" / f"set-{identity[:12]}")
+            folder.path.mkdir(parents=True)
+            plain = {"identity": identity, "config": config["config"] | {"seed": seed}}
+            folder.config.write_text(json.dumps(config | plain | {"checksum": digest(config | plain)}))
+            for name, content in kept.items():
+                (folder.path / name).write_bytes(content)
+            scores = test | {"files": test["files"] | {"config.json": describe(folder.config)}, "seconds": seed / 10}
+            folder.test.write_text(json.dumps(scores | {"checksum": digest(scores)}))
+            shard.write(line_of(record | {"identity": identity, "run": plain["config"]}))
+    return folder
