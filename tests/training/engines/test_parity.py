@@ -24,6 +24,9 @@ from mechproc.transfer.arms import full
 from mechproc.transfer.recipe import assemble
 
 TOLERANCE = 1e-5
+TRAINED_TOLERANCE = 2e-5
+"""Along a training: gradients become small while the terms that they are sums of do not. 1.1e-5 was the largest of 20
+steps of the reference itself on a processor with AVX2, 0.3e-5 the next."""
 B_K_TOLERANCE = 1e-6
 """Of the largest entry of b_Q: the true gradient of b_K is zero, because a constant score moves no softmax."""
 TASKS: dict[str, Procedure] = {
@@ -130,7 +133,7 @@ def test_gradients_stay_equal_along_a_reference_training(task: Procedure, path: 
         if step % 10 == 0:
             here = reference.snapshot().weights
             error, _ = worst(gradients_of(make(path, cfg, here, PLAIN), batch), truth_of(cfg, here, batch))
-            assert error < TOLERANCE, f"step {step}"
+            assert error < TRAINED_TOLERANCE, f"step {step}"
         reference.step(batch, step)
     assert max(float((reference.weights[n].detach() - t).abs().max()) for n, t in init_state(cfg, 0).items()) > 0.1
 
