@@ -29,7 +29,8 @@ from mechproc.errors import ConfigError
 
 _INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OF_CLASSES = {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__firstlineno__"}
-"""What Python writes into a class beside its own definitions."""
+_OF_CLASSES |= {"__slotnames__", "__static_attributes__"}
+"""What Python writes into a class beside its own definitions, when it is made, copied or pickled."""
 _GENERATED = {"__init__", "__eq__", "__repr__", "__hash__", "__setattr__", "__delattr__", "__match_args__"}
 """What ``dataclass`` writes into a class, from the fields that stand in its source."""
 
@@ -125,6 +126,7 @@ class _Walk:
         self.digest.update(f"{name}\0{text}\0".encode())
 
 
+@functools.lru_cache(maxsize=1024)
 def _normalised(source: str) -> str:
     return ast.dump(ast.parse(source))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from pathlib import Path
@@ -135,6 +136,15 @@ def test_values_that_a_class_closes_over_count(monkeypatch):
     assert len(set(digests)) == 4 and digests[0] == digests[-1]
     with pytest.raises(ConfigError, match=r"shift = .* cannot be part of a procedure"):
         source_digest(made(number for number in range(3)))
+
+
+def test_copying_and_pickling_leave_the_digest_as_it_was(monkeypatch):
+    """Both write the names of slots into a class; a run would have another identity once it went to a worker."""
+    monkeypatch.setattr(Procedure, "registry", dict(Procedure.registry or {}))
+    cls = made(1)
+    before = source_digest(cls)
+    copy.copy(cls())
+    assert "__slotnames__" in vars(cls) and source_digest(cls) == before
 
 
 def test_code_without_source_counts_by_what_it_was_compiled_to(monkeypatch):

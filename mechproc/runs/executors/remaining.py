@@ -34,23 +34,24 @@ class Remaining:
 
     def step(self, run: RunConfig, step: int) -> None:
         """``run`` has made ``step`` updates."""
-        now = self.clock()
-        since, first = self._started.setdefault(run.identity, (now, step))
-        self._progress[run.identity] = now, step
+        now, identity = self.clock(), run.identity
+        since, first = self._started.setdefault(identity, (now, step))
+        self._progress[identity] = now, step
         if step > first:
-            self._per_step[self._kinds[run.identity]] = (now - since) / (step - first)
+            self._per_step[self._kinds[identity]] = (now - since) / (step - first)
 
     def ended(self, run: RunConfig) -> None:
         """``run`` is complete, or has failed."""
-        self._left.pop(run.identity, None)
-        started = self._started.pop(run.identity, None)
-        self._progress.pop(run.identity, None)
+        identity = run.identity
+        self._left.pop(identity, None)
+        started = self._started.pop(identity, None)
+        self._progress.pop(identity, None)
         if started is not None and started[1] * 10 < run.training.last_step:  # not one that was resumed near its end
-            self._ended.setdefault(self._kinds[run.identity], []).append(self.clock() - started[0])
+            self._ended.setdefault(self._kinds[identity], []).append(self.clock() - started[0])
 
     def seconds(self, n_workers: int) -> float | None:
         """Seconds until all have ended with ``n_workers`` at work; None when no update has been timed."""
-        each = [self._seconds_of(run) for run in self._left.values()]
+        each = [self._seconds_of(identity, run) for identity, run in self._left.items()]
         if not each:
             return 0.0
         known = [seconds for seconds in each if seconds is not None]
@@ -58,9 +59,9 @@ class Remaining:
             return None
         return max(max(known), sum(known) / max(n_workers, 1))
 
-    def _seconds_of(self, run: RunConfig) -> float | None:
-        kind = self._kinds[run.identity]
-        now, step = self._progress.get(run.identity, (self.clock(), 0))
+    def _seconds_of(self, identity: str, run: RunConfig) -> float | None:
+        kind = self._kinds[identity]  # the identity of a run of a user's own rule takes a while: it reads the source
+        now, step = self._progress.get(identity, (self.clock(), 0))
         if kind in self._ended:
             whole = sum(self._ended[kind]) / len(self._ended[kind])
             return max(0.0, whole * (1 - step / run.training.last_step) - (self.clock() - now))

@@ -174,3 +174,13 @@ def test_runs_of_another_kind_count_as_the_others_until_they_are_timed(of_100: R
     now[0] = 2.0
     remaining.step(wide, 1)
     assert remaining.seconds(2) == pytest.approx(99.0)  # no sooner than the longest
+
+
+def test_the_time_left_reads_no_identity_again(tiny, monkeypatch):
+    """That of a run of a user's own rule reads its source: thirty waiting runs took a second for each report."""
+    runs = [transfer("random", seed, tiny) for seed in (0, 1)]
+    remaining = Remaining(runs, iter(range(100)).__next__)
+    remaining.step(runs[0], 0)
+    remaining.step(runs[0], 6)
+    monkeypatch.setattr(RunConfig, "identity", property(lambda run: pytest.fail("an identity was read")))
+    assert remaining.seconds(1) is not None
