@@ -85,7 +85,8 @@ def test_printing_names_cells_without_a_number():
     text = str(make())
     assert "accuracy lost [fraction]: 3 part x 3 seed x 2 item" in text
     assert "positive: the ablation hurts" in text
-    assert text.count("undefined") == 6 and text.count("missing") == 2
+    assert text.count("undefined") == 6 + 1 and text.count("missing") == 2
+    assert "part pos undefined: positions have no mean" in text.splitlines()
     assert "nan" not in text.lower()
     assert "Does not show: what the part does" in text
     assert make().texts(".1f")[0, 0].tolist() == ["0.0", "1.0"]
@@ -161,10 +162,29 @@ def test_a_notebook_shows_results_of_any_shape():
     assert row.rows == [["seed 0", "seed 1", "seed 2"], ["1", "3", "5"]]
     wide = make().select(seed=0)
     assert Html(wide._repr_html_()).rows[0] == ["part", "item a", "item b"]
-    long = Result("a", np.zeros((3, 50)), ("x", "y"), {"x": [0, 1, 2], "y": list(range(50))}, "u", "d", "w")
-    page = Html(long._repr_html_())
-    assert page.rows[0] == ["x", "y", "value"] and len(page.rows) == 41
-    assert "110 more rows are not shown." in page.text
+    beside = Result("a", np.zeros((3, 50)), ("x", "y"), {"x": [0, 1, 2], "y": list(range(50))}, "u", "d", "w")
+    page = Html(beside._repr_html_())
+    assert page.rows[0] == ["y", "x 0", "x 1", "x 2"] and len(page.rows) == 41
+    assert "10 more rows are not shown." in page.text
+    labels = list(range(20))
+    page = Html(Result("a", np.zeros((20, 20)), ("x", "y"), {"x": labels, "y": labels}, "u", "d", "w")._repr_html_())
+    assert page.rows[0] == ["x", "y", "value"] and "360 more rows are not shown." in page.text
+
+
+def test_cells_of_one_reason_stand_together_and_many_reasons_are_folded():
+    twice = [({"part": "L0.mlp"}, "no <mean>"), ({"part": "pos"}, "no <mean>")]
+    values = make().values.copy()
+    values[1] = np.nan
+    page = make(values=values, undefined=twice)._repr_html_()
+    assert "part L0.mlp; part pos undefined: no <mean>" in str(make(values=values, undefined=twice)).splitlines()
+    assert "<p>part L0.mlp; part pos undefined: no &lt;mean&gt;</p>" in page and "<details>" not in page
+    each = [({"part": "pos", "seed": s, "item": i}, f"reason {s}{i}") for s in (0, 1, 2) for i in ("a", "b")]
+    page = make(undefined=each)._repr_html_()
+    assert "Undefined for 6 reasons: see the notes of table()" in str(make(undefined=each)).splitlines()
+    assert (
+        "<details><summary>Why cells are undefined: 6 reasons</summary>" in page
+        and page.count("undefined: reason") == 6
+    )
 
 
 def test_values_stand_beside_what_they_are_held_against():

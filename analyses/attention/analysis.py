@@ -72,6 +72,7 @@ def run(
     procedure = items if isinstance(items, Procedure) else None
     accuracy = found[0][0].metadata.get("accuracy") if procedure is not None else None
     stands = {} if accuracy is None else standing(procedure, asked[0][0], accuracy, "accuracy")
+    stands.pop("ceiling", None)  # of the rule's accuracy, which is no ceiling of attention
     described = {mask: {"looks": text, "on": on} for _, masks, on in asked for mask, text in _texts(masks, items)}
     result = dataclasses.replace(
         whole,

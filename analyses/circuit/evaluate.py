@@ -42,9 +42,9 @@ def evaluate(model: HookedTransformer, circuit: Circuit, pairs: Pairs, seed: int
       normalised form of Hanna et al. 2024; Wang et al. 2022 take the difference);
     - ``faithfulness of random edges``: the same of as many random edges, the mean over ``N_RANDOM`` draws;
     - ``left without the circuit``: (F(M - C) - F(none)) / (F(M) - F(none)); 0 where nothing outside does the work too;
-    - ``incompleteness``: the largest |F(C - K) - F(M - K)| (Wang et al. 2022) over parts K of the circuit: all edges
+    - ``incompleteness``: the largest ``|F(C-K) - F(M-K)|`` (Wang et al. 2022) over parts K of the circuit: all edges
       of one node, ``N_RANDOM`` random halves, and the whole circuit; 0 where what the circuit lacks never shows;
-    - ``minimality``: the share of edges e with |F(C - K) - F(C - K - e)| of at least ``MATTERS``, where K is nothing,
+    - ``minimality``: the share of edges e with ``|F(C-K) - F(C-K-e)|`` of at least ``MATTERS``, where K is nothing,
       or the other edges into the same receiver, which may do the same work (Wang et al. 2022);
     - ``edges``: how many there are.
     """

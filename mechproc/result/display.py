@@ -19,6 +19,8 @@ MAX_ROWS = 40
 MAX_COLUMNS = 16
 """Labels of one axis that are shown beside each other in a notebook; seeds may be as many as ``MAX_SEEDS``."""
 MAX_SEEDS = 32
+MAX_REASONS = 3
+"""Reasons of undefined cells that are shown without being asked for."""
 
 
 def as_text(result: Result) -> str:
@@ -28,13 +30,15 @@ def as_text(result: Result) -> str:
     body = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     rest = [f"... and {n_rows - MAX_ROWS:,} more rows"] if n_rows > MAX_ROWS else []
     warnings = [f"Warning: {sentence}" for sentence in result.warnings]
+    lines = _reasons(result)
+    reasons = lines if len(lines) <= MAX_REASONS else [f"Undefined for {len(lines)} reasons: see the notes of table()"]
     end = f"Does not show: {result.what_it_does_not_show}"
     held_against = reference_scores(result)
-    return "\n".join([heading(result), *warnings, result.direction, *held_against, *body, *rest, end])
+    return "\n".join([heading(result), *warnings, result.direction, *held_against, *body, *rest, *reasons, end])
 
 
 def as_html(result: Result) -> str:
-    """An HTML table: a column for each seed (else for each label of the last axis), a row for all other labels.
+    """An HTML table: a column for each seed (else for each label of the last axis that is short), rows for the others.
 
     Above it the name, unit, direction, warnings, and what the values are to be held against where that is known; below
     it the reasons of undefined cells and what is not shown.
@@ -48,7 +52,6 @@ def as_html(result: Result) -> str:
     ]
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     notes = [f"{n_rows - MAX_ROWS:,} more rows are not shown."] if n_rows > MAX_ROWS else []
-    notes += [f"{in_words(where)} undefined: {reason}" for where, reason in result.undefined[:MAX_ROWS]]
     notes.append(f"Does not show: {result.what_it_does_not_show}")
     return "".join(
         [
@@ -56,9 +59,25 @@ def as_html(result: Result) -> str:
             *(f"<p><b>Warning:</b> {html.escape(sentence)}</p>" for sentence in result.warnings),
             *(f"<p>{html.escape(sentence)}</p>" for sentence in reference_scores(result)),
             f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>",
+            _folded(_reasons(result)),
             *(f"<p>{html.escape(note)}</p>" for note in notes),
         ]
     )
+
+
+def _reasons(result: Result) -> list[str]:
+    """Why cells are undefined, cells of one reason together."""
+    cells: dict[str, list[str]] = {}
+    for where, reason in result.undefined:
+        cells.setdefault(reason, []).append(in_words(where))
+    return [f"{'; '.join(named)} undefined: {reason}" for reason, named in cells.items()]
+
+
+def _folded(reasons: list[str]) -> str:
+    shown = "".join(f"<p>{html.escape(line)}</p>" for line in reasons)
+    if len(reasons) <= MAX_REASONS:
+        return shown
+    return f"<details><summary>Why cells are undefined: {len(reasons)} reasons</summary>{shown}</details>"
 
 
 def _kinds(n_names: int, row: list[str]) -> list[str]:
@@ -90,9 +109,10 @@ def _across(result: Result) -> str | None:
     """The axis whose labels are columns."""
     if "seed" in result.axes and len(result.coordinates["seed"]) <= MAX_SEEDS:
         return "seed"
-    if result.axes and len(result.coordinates[result.axes[-1]]) <= MAX_COLUMNS:
-        return result.axes[-1]
-    return None
+    if len(result.axes) == 1:
+        return None
+    short = [axis for axis in result.axes if len(result.coordinates[axis]) <= MAX_COLUMNS]
+    return short[-1] if short else None
 
 
 def _texts(result: Result, index: tuple[np.ndarray, ...]) -> list[str]:

@@ -4,7 +4,7 @@ The players of a model are its parts; the value of a coalition is a score of the
 area under the loss curve after they were moved. The Shapley value of a player is the mean of what it adds to the
 players before it, over all orders of the players (Shapley 1953):
 
-    phi_i = sum over coalitions S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))
+    ``phi_i = sum over coalitions S without i of |S|! (n - |S| - 1)! / n! (v(S + i) - v(S))``
 """
 
 from __future__ import annotations

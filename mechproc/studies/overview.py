@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mechproc.studies.study import Study
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Overview:
     """What a study plans, and, where a store is given, what its runs say so far. ``print`` it, or show it in a
     notebook."""
@@ -68,6 +68,9 @@ class Overview:
             for one, other in family.pairs
         ]
         return [*said, *planned, *claims]
+
+    def __repr__(self) -> str:
+        return f"<Overview of {self.heading()}>"
 
     def __str__(self) -> str:
         head, rows = self.arms()

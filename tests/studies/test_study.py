@@ -76,6 +76,7 @@ def test_a_comparison_of_an_unknown_arm_is_refused(tiny):
 def test_a_study_shows_its_arms_and_what_is_planned(tiny, store):
     planned = dataclasses.replace(study((0, 1), tiny), name="<b>", question="Why <i>?")
     assert repr(planned) == "<Study <b>: 6 arms, 2 seeds, 6 comparisons>"
+    assert repr(planned.overview(store)) == "<Overview of <b>: 6 arms, 2 seeds, 6 comparisons>"
     page = planned._repr_html_()
     assert page.startswith("<p><b>&lt;b&gt;: 6 arms, 2 seeds, 6 comparisons.</b> Why &lt;i&gt;?</p><table>")
     assert page.count("<tr>") == page.count("</tr>") == 1 + len(ARMS) and "<td>full (set)</td><td>2</td>" in page

@@ -34,6 +34,7 @@ class TestRun:
                 "uniform attention": result.metadata["uniform"][mask],
                 "untrained models": max(best),
             }
+        assert "ceiling" not in result.metadata, "the rule's accuracy has one, attention has none"
         assert result.metadata["targets"]["induction_head"]["on"] == "random tokens, repeated once"
 
     def test_models_that_do_not_know_the_rule_are_said_first(self):
