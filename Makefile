@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 
-.PHONY: venv demo docs tables test test-slow test-cluster chaos check format bench bench-gpu clean
+.PHONY: venv demo docs notebooks tables test test-slow test-cluster chaos check format bench bench-gpu clean
 
 venv: .venv/ready
 
@@ -17,7 +17,7 @@ demo: venv            ## the whole story on small models, at most 6 minutes on t
 test: venv            ## the fast tests, about 6 minutes
 	$(RUN) pytest -q
 
-test-slow: venv       ## the slow tests: whole trainings, the notebook, the demo in small
+test-slow: venv       ## the slow tests: whole trainings, the notebooks, the demo in small
 	$(RUN) pytest -q -m slow
 
 test-cluster: venv    ## the tests on a Ray cluster of two nodes, which are skipped where Ray is not installed
@@ -36,6 +36,10 @@ check: venv           ## every check of the code's form; changes nothing
 docs: venv            ## the documentation site, its warnings as errors: build/docs/index.html
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(RUN) sphinx -W --keep-going -q -b html docs build/docs
+
+notebooks: venv      ## the notebooks from top to bottom; what they show is stored in them
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[notebooks]"
+	.venv/bin/python notebooks
 
 tables: venv          ## the tables of README and docs that come from files in results
 	.venv/bin/python docs/tables.py

@@ -1,4 +1,4 @@
-"""The tables of the README and of these pages that come from files in ``results`` and from cards: ``make tables``.
+"""The tables of these pages that come from files in ``results`` and from cards: ``make tables``.
 
 Each stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; ``tests/test_tables.py`` holds it to its file.
 """
@@ -87,10 +87,10 @@ def calibration() -> str:
 
 
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
-    "demo": (ROOT / "README.md", demo),
-    "heads": (ROOT / "README.md", heads),
+    "demo": (ROOT / "docs" / "demo.md", demo),
+    "heads": (ROOT / "docs" / "demo.md", heads),
     "pretrained": (ROOT / "docs" / "pretrained.md", pretrained),
-    "speed": (ROOT / "README.md", speed),
+    "speed": (ROOT / "docs" / "training.md", speed),
     page.NAME: (ROOT / "docs" / "calibration.md", calibration),
 }
 """Name of a table -> the page that has it, and what writes it."""
