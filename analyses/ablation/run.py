@@ -95,20 +95,13 @@ def effects(
     kind: str,
     metric: str | Metric | Function,
     *,
-    reference: Items | None = None,
-    pair: str | None = None,
-    partners: Any = None,
-    positions: Positions = None,
     seed: int = 0,
-    n_items: int | None = None,
+    **settings: Any,
 ) -> Result:
     """``run`` for rows that are given by their activations, as ``sites_under`` has them for the kind."""
     of_seed, measured = by_seed(models), metric_of(metric)
     cfg = next(iter(of_seed.values())).cfg
-    asked = question(
-        items, cfg, sites_of, kind, reference=reference, pair=pair, partners=partners, positions=positions, seed=seed,
-        n_items=n_items,
-    )  # fmt: skip
+    asked = question(items, cfg, sites_of, kind, seed=seed, **settings)
     procedure = items if isinstance(items, Procedure) else None
     found = {label: one for label, (one,) in answers(of_seed, [asked], measured, seed).items()}
     return result_of(asked, found, procedure, measured)
