@@ -51,6 +51,7 @@ format: venv
 bench: venv           ## speed and memory beside peers, about 6 minutes: results/benchmarks.json, docs/benchmarks.md
 	.venv/bin/python tests/benchmarks
 	.venv/bin/python tests/benchmarks/interventions.py
+	.venv/bin/python tests/benchmarks/pages.py
 
 bench-gpu: venv       ## the torch path on a CUDA device, and the population that fills it
 	.venv/bin/python tests/benchmarks gpu populations

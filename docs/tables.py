@@ -86,11 +86,27 @@ def calibration() -> str:
     return page.markdown(Result.load(RESULTS / "calibration.json"))
 
 
+def pages() -> str:
+    """Size, building time and time to interactive of the page about the largest of the paper's studies."""
+    record = _json("pages.json")
+    found, on = record["measured"], record["machine"]
+    times = ", ".join(f"{ms / 1000:.1f}" for ms in found["interactive_ms"]) or "no Chromium there"
+    rows = [
+        ("size of the page, MB", found["megabytes"]),
+        ("figures on it", found["figures"]),
+        ("building it, s", found["build_s"]),
+        ("opening it until its scripts have run, s, each of three times", times),
+        ("processes that wanted to run at the time (load)", f"{found['load']} on {on['cores']} cores"),
+    ]
+    return table((found["study"], ""), rows)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (ROOT / "docs" / "demo.md", demo),
     "heads": (ROOT / "docs" / "demo.md", heads),
     "pretrained": (ROOT / "docs" / "pretrained.md", pretrained),
     "speed": (ROOT / "docs" / "training.md", speed),
+    "pages": (ROOT / "docs" / "report.md", pages),
     page.NAME: (ROOT / "docs" / "calibration.md", calibration),
 }
 """Name of a table -> the page that has it, and what writes it."""

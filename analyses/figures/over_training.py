@@ -58,17 +58,19 @@ def _panel(found: Result, kind: str, names: list[str], level: float, method: Met
                 x=[x for x, _ in outline], y=[y for _, y in outline], fill="toself", mode="none",
                 fillcolor=translucent(colour, 0.13), showlegend=False, hoverinfo="skip",
             )  # fmt: skip
-        mean = np.nanmean(values[there], axis=1)
+        whole = np.isfinite(values).all(axis=1)  # a mean of the seeds that go on longest would jump
+        mean = values[whole].mean(axis=1)
         figure.add_scatter(
-            x=at[there], y=mean, mode="lines+markers", name=label, line={"color": colour, "width": 2.5},
-            marker={"size": 4, "color": colour}, text=[escaped(f"{name}, mean")] * int(there.sum()),
+            x=at[whole], y=mean, mode="lines+markers", name=label, line={"color": colour, "width": 2.5},
+            marker={"size": 4, "color": colour}, text=[escaped(f"{name}, mean")] * int(whole.sum()),
             hovertemplate="%{text}: %{y:.3f}<extra></extra>",
         )  # fmt: skip
         where = points.select(measure=name).values
         where = where[np.isfinite(where)]
         counts.append(f"{name.partition(': ')[2] or name} {len(where)} of {n_seeds}")
         if len(where):
-            _diamond(figure, where, at[there], mean, name, colour, level, method)
+            height = np.nanmean(values[there], axis=1)
+            _diamond(figure, where, at[there], height, name, colour, level, method)
     figure.update_xaxes(
         title="training step", type="log", tickvals=at.tolist(), ticktext=[f"{step:,}" for step in steps]
     )
@@ -76,7 +78,7 @@ def _panel(found: Result, kind: str, names: list[str], level: float, method: Met
     figure.update_layout(showlegend=True, hovermode="closest")
     smallest = points.metadata["smallest"]
     sentences = [
-        f"{n_seeds} seeds: thin lines; thick ones are their mean, bands its interval where there are enough seeds.",
+        f"{n_seeds} seeds: thin lines; thick ones are their mean, bands its interval, where no seed is missing.",
         f"Diamonds: geometric mean of the change points, where two levels fit best; bars: {100 * level:.3g} % "
         f"intervals of it over the seeds whose levels differ by {smallest:g} or more ({', '.join(counts)}).",
     ]

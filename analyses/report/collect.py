@@ -128,7 +128,7 @@ def _subtitle(given: Given) -> str:
     seeds = sorted({seed for each in given.studies.values() for seed in each.seeds})
     parts = [f"{len(each.arms)} arms" for each in given.studies.values()] + ([f"{len(seeds)} seeds"] if seeds else [])
     parts += [f"{len(given.runs)} run{'s' if len(given.runs) > 1 else ''}"] if given.runs else []
-    parts += [f"{len(given.results)} Results"] if given.results else []
+    parts += [f"{len(given.results)} Result{'s' if len(given.results) > 1 else ''}"] if given.results else []
     return ", ".join(parts)
 
 

@@ -151,3 +151,11 @@ def test_the_figure_has_a_panel_for_each_kind_and_diamonds_where_it_changes(sort
     (panel,) = figures.over_training(jump)
     (diamond,) = [t for t in panel.data if t.marker.symbol == "diamond"]
     assert diamond.x[0] == pytest.approx(1000) and "0 8 of 8" in panel.layout.meta["caption"]
+
+
+def test_there_is_no_mean_where_a_seed_has_stopped():
+    """The mean of the one seed that went on would look like a jump."""
+    nan = float("nan")
+    (panel,) = figures.over_training(made([[0.1, 0.1, 0.2, 0.3, nan]] * 7 + [[0.1, 0.1, 0.2, 0.3, 1.0]]))
+    (mean,) = [t for t in panel.data if t.name == "0"]
+    assert list(mean.y) == pytest.approx([0.1, 0.1, 0.2, 0.3]) and max(mean.x) == 1000

@@ -9,7 +9,9 @@ import pytest
 
 from analyses import figures
 from analyses.report import Report
+from analyses.report.sections import study
 from mechproc.result import Result
+from mechproc.studies import perturbation
 
 pytestmark = pytest.mark.slow
 
@@ -131,3 +133,19 @@ def test_the_policy_refuses_what_would_be_fetched(page, browse):
 def test_a_broken_library_leaves_a_readable_page(page, browse):
     seen = browse(page.replace('id="library-circuitsvis">H4s', 'id="library-circuitsvis">AAA', 1))
     assert "This figure could not be drawn" in seen.dom and ">embed<" in seen.dom
+
+
+def test_a_page_about_a_study(generated, browse):
+    planned = perturbation.study("laptop")
+    report = Report("Perturbation")
+    study.add(report, planned, generated(points=5))
+    act = """
+      const cell = [...document.querySelectorAll(".cells a")].find(a => a.textContent.includes("haystack: permuted"));
+      cell.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
+      return document.querySelector("dialog[open]").innerText;
+    """
+    seen = browse(report.html(), act, dark=True)
+    assert clean(seen), seen.watched
+    assert "haystack: permuted" in seen.watched["found"] and "seed 19" in seen.watched["found"]
+    for arm in planned.arms:
+        assert arm.removeprefix("haystack: ") in seen.dom

@@ -63,3 +63,20 @@ def test_a_second_demo_trains_nothing(demo, tiny, capsys):
     again = run_demo(out, (0, 1), tiny, workers=1)
     assert "0 trainings to do" in capsys.readouterr().out
     assert again.sentences() == findings.sentences()
+
+
+@pytest.mark.slow
+def test_the_page_is_drawn_names_every_head_and_a_click_opens_its_evidence(demo, browse):
+    out, findings = demo
+    act = """
+      const cell = document.querySelector('.cells a[data-row]');
+      cell.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
+      return document.querySelector("dialog[open]").innerText;
+    """
+    seen = browse((out / "report.html").read_text(encoding="utf-8"), act)
+    for watched in ("fetched", "violations", "errors"):
+        assert seen.watched[watched] == []
+    for head in findings.heads.values():
+        assert f">{head}<" in seen.dom
+    assert all(f">L{layer}.H{index}</h4>" in seen.dom for layer in range(2) for index in range(2))
+    assert "Accuracy lost" in seen.watched["found"] or "accuracy" in seen.watched["found"]
