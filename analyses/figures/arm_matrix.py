@@ -30,17 +30,17 @@ def arm_matrix(gains: Result, *, level: float = LEVEL, method: Method = "sign_fl
     means = np.full((len(starts), len(tasks)), np.nan)
     texts = [["not run"] * len(tasks) for _ in starts]
     intervals: list[Interval | None] = []
-    absent = gains.is_undefined.all(axis=2)
+    absent = {tuple(place) for place in np.argwhere(gains.is_undefined.all(axis=2)).tolist()}
     for i, j in np.ndindex(means.shape):
         known = gains.values[i, j][np.isfinite(gains.values[i, j])]
-        if absent[i, j]:
+        if (i, j) in absent:
             texts[i][j] = "–"
         if not len(known):
             continue
         means[i, j] = factor * known.mean()
         within = interval_of(known, level, method) if len(known) > 1 else None
         intervals.append(within)
-        texts[i][j] = _text(means[i, j], within, factor, len(known), n_seeds)
+        texts[i][j] = _text(float(means[i, j]), within, factor, len(known), n_seeds)
     bound = float(np.nanmax(np.abs(means), initial=0.0)) or 1.0
     unit = "points" if gains.unit == "fraction" else gains.unit
     subjects = [[arms.get(task, {}).get(start, f"{task}: {start}") for task in tasks] for start in starts]

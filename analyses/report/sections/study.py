@@ -158,7 +158,7 @@ def _groups(members: Sequence[str], study: Study) -> list[list[str]]:
 def _titled(curve: Result, group: Sequence[str], task: str) -> Result:
     """The curves of a group under short names: without the task, which the caption says."""
     short = [arm.removeprefix(f"{task}: ") for arm in group]
-    known = np.flatnonzero(np.isfinite(curve.values).any(axis=(0, 2)))
+    known = np.flatnonzero(np.isfinite(curve.values).any(axis=(0, 2))).tolist()
     curve = curve.select(seed=[curve.coordinates["seed"][n] for n in known])
     named = {**curve.coordinates, "arm": short}
     return dataclasses.replace(curve, name=f"accuracy, {task}", coordinates=named, undefined=(), provenance=())
@@ -166,7 +166,7 @@ def _titled(curve: Result, group: Sequence[str], task: str) -> Result:
 
 def _thinned(curve: Result) -> Result:
     """The steps at which one of the arms has a value."""
-    known = np.flatnonzero(np.isfinite(curve.values).any(axis=(0, 1)))
+    known = np.flatnonzero(np.isfinite(curve.values).any(axis=(0, 1))).tolist()
     return curve.select(step=[curve.coordinates["step"][n] for n in known])
 
 
