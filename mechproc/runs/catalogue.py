@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -81,16 +82,16 @@ def lines(root: str | Path) -> tuple[list[Line], list[str]]:
     root = Path(root)
     known, kept = index.read(root), {}
     found, problems = [], []
-    for folder in folders(root):
-        now = index.stamp(str(folder.path))
-        stamped = known.get(folder.name)
+    for name in _names(root):
+        now = index.stamp(os.path.join(root, name))  # noqa: PTH118  of very many, each path object counts
+        stamped = known.get(name)
         if stamped is not None and stamped[0] == now:
             line = stamped[1]
         else:
             try:
-                line = _line(_entry(folder))
+                line = _line(_entry(RunFolder(root / name)))
             except StoreError as error:
-                problems.append(f"{folder} is not a run: {error}")
+                problems.append(f"{root / name} is not a run: {error}")
                 continue
         found.append(line)
         if now is not None and line.status == "complete":
@@ -138,10 +139,14 @@ def remove(chosen: Entry, force: bool = False) -> RunFolder:
 
 def folders(root: str | Path) -> list[RunFolder]:
     """Every folder in a store, by name; some may be no runs."""
-    root = Path(root)
+    return [RunFolder(Path(root) / name) for name in _names(Path(root))]
+
+
+def _names(root: Path) -> list[str]:
     if not root.is_dir():
         raise StoreError(f"{root} does not exist: there is no such folder of runs")
-    return [RunFolder(path) for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    with os.scandir(root) as found:
+        return sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_dir())
 
 
 def _line(entry: Entry) -> Line:
