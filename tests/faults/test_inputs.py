@@ -9,16 +9,21 @@ import pytest
 
 HERE = Path(__file__).parent
 
+MODULES = ("inputs", "bench", "mutations", "small_study")
+"""Of this folder; other tests import files with the same names."""
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no alarm that stops an input which takes too long")
 
 
 @pytest.fixture
 def inputs(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     import inputs
 
     yield inputs
-    for name in ("inputs", "bench", "mutations", "small_study"):
+    for name in MODULES:
         sys.modules.pop(name)
 
 
