@@ -15,7 +15,6 @@ import torch
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
 from mechproc.model.config import ModelConfig
-from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State
 from mechproc.procedures import Procedure
 from mechproc.procedures.attention_weights import target_weights
@@ -46,6 +45,8 @@ def head_order(cfg: ModelConfig, state: State, procedure: Procedure, targets: Se
     A head's score is its attention on the target, averaged over the queries of an item that have one, then over items
     of the validation split. Ties are in the order of the heads.
     """
+    from mechproc.model.hooked import HookedTransformer  # takes a second to import, and every command reads this file
+
     check_targets(procedure, cfg, targets)
     items = procedure.items(N_ITEMS, split="validation")
     masks = procedure.attention_targets(items)
