@@ -32,10 +32,11 @@ def markdown(result: Result) -> str:
         limit = f"{float(row.select(quantity='threshold').values):.3f}"
         rows.append([cell["method"], cell["family"], cell["contrast"], *rates, limit])
     rule, n = result.metadata["rule"], result.metadata["n_plantings"]
+    settings = [f"{name} = {value}" for name, value in result.metadata["settings"].items()]
     below = (
-        f"Plantings in each cell: {n}, after {rule['n_calibration']} others for the threshold, which is the "
-        f"larger of {rule['floor']} nats and the {100 * rule['quantile']:g} % quantile of inert parts. "
-        f"Does not show: {result.what_it_does_not_show}."
+        f"Settings of the families: {', '.join(settings) or 'at their defaults'}. Plantings in each cell: {n}, after "
+        f"{rule['n_calibration']} others for the threshold, which is the larger of {rule['floor']} nats and the "
+        f"{100 * rule['quantile']:g} % quantile of inert parts. Does not show: {result.what_it_does_not_show}."
     )
     return f"{table(heads, rows)}\n\n{below}"
 
