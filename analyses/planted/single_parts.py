@@ -32,13 +32,18 @@ TRAINING = TrainingConfig(
 
 
 def single_part_transfer(
-    planting: Planting, seeds: Sequence[int] = (0, 1, 2), training: TrainingConfig = TRAINING
+    planting: Planting,
+    seeds: Sequence[int] = (0, 1, 2),
+    training: TrainingConfig = TRAINING,
+    parts: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """How much lower the mean validation loss over a training is with each part of the donor (nats).
 
+    Of ``parts``, or of all heads and MLPs.
     Positive: the part helps. The median over the fresh ``seeds``: a random head of large norm can help in one of them.
     """
-    curves = {part: [_loss(planting, part, seed, training) for seed in seeds] for part in components(planting.cfg)}
+    chosen = components(planting.cfg) if parts is None else parts
+    curves = {part: [_loss(planting, part, seed, training) for seed in seeds] for part in chosen}
     without = [_loss(planting, None, seed, training) for seed in seeds]
     return {part: float(np.median(np.subtract(without, losses))) for part, losses in curves.items()}
 
