@@ -71,8 +71,6 @@ def _may_be_of(run: dict[str, Any], rule: Procedure) -> bool:
 
 def _donor(run: RunConfig, rule: Procedure, cfg: ModelConfig) -> tuple[int, Label] | None:
     """Step and seed of the one donor of a run, where it is a model of this rule and shape at a step."""
-    if len(run.donors) != 1:
-        return None
     (donor,) = run.donors.values()
     if isinstance(donor, RunAtStep) and donor.run.procedure == rule and donor.model == cfg:
         return donor.step, donor.seed

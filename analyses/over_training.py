@@ -91,7 +91,7 @@ def run(
         _add_heads(found, heads, list(masks))
     cfg = next(iter(next(iter(of_step.values())).values())).cfg
     transferred, warnings = gains(records, rule, cfg, list(of_step), seeds)
-    measures = {**{name: rows for name, rows in found.items()}, **transferred}
+    measures = found | transferred
     nothing = np.full(len(seeds), np.nan)
     values = np.stack([np.stack([rows.get(step, nothing) for step in of_step]) for rows in measures.values()])
     return Result(
@@ -184,14 +184,10 @@ def _right(model: HookedTransformer, items: Items) -> np.ndarray:
 def _ranks(models: Mapping[Label, HookedTransformer]) -> dict[str, np.ndarray]:
     """Effective rank of each kind of matrix, as a share of the largest that its shape allows, float64 [seed]."""
     spectrum = weights.spectrum(models)
-    cfg = next(iter(models.values())).cfg
-    most = {"QK": cfg.d_head, "OV": cfg.d_head}
+    most = next(iter(models.values())).cfg.d_head  # of both: they are products through the width of a head
     ranks = spectrum.select(quantity="effective rank")
-    rows = {}
-    for matrix in ranks.coordinates["matrix"]:
-        if matrix in most:
-            rows[f"rank: {matrix}"] = np.nanmean(ranks.select(matrix=matrix).values, axis=0) / most[str(matrix)]
-    return rows
+    known = [matrix for matrix in ranks.coordinates["matrix"] if matrix in ("QK", "OV")]
+    return {f"rank: {matrix}": np.nanmean(ranks.select(matrix=matrix).values, axis=0) / most for matrix in known}
 
 
 def _probes(

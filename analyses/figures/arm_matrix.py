@@ -80,5 +80,5 @@ def _text(mean: float, within: Interval | None, factor: float, n: int, n_seeds: 
     if within is not None and within.bounded:
         below.append(f"[{factor * within.low:{form}}, {factor * within.high:{form}}]")
     if n < n_seeds:
-        below.append(f"{n} of {n_seeds} seeds" if n > 1 else f"1 of {n_seeds} seeds")
+        below.append(f"{n} of {n_seeds} seeds")
     return f"{mean:{form}}" + (f"<br>{' '.join(below)}" if below else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from mechproc.progress import bar, is_watched
 from mechproc.runs.config import RunConfig
@@ -11,12 +11,9 @@ from mechproc.runs.executors.queue import Event, Report
 
 
 @contextlib.contextmanager
-def training_bar(runs: Sequence[RunConfig]) -> Iterator[Report | None]:
-    """A ``Report`` that moves a bar over the updates of ``runs``; ``None`` where nobody watches or nothing is left.
-
-    Events have to be of these very objects, which the caller keeps.
-    """
-    updates = {id(run): run.training.last_step for run in runs}
+def training_bar(runs: Iterable[RunConfig]) -> Iterator[Report | None]:
+    """A ``Report`` that moves a bar over the updates of ``runs``; ``None`` where nobody watches or nothing is left."""
+    updates = {run.identity: run.training.last_step for run in runs}
     if not updates or not is_watched():
         yield None
         return
@@ -24,7 +21,7 @@ def training_bar(runs: Sequence[RunConfig]) -> Iterator[Report | None]:
     with bar(sum(updates.values()), "training", "update") as drawn:
 
         def report(event: Event) -> None:
-            run = id(event.run)
+            run = event.run.identity
             at = event.step if event.kind == "step" else updates[run] if event.kind in ("done", "failed") else made[run]
             drawn.set_postfix_str(f"{event.n_done} of {event.n_total} models", refresh=False)
             drawn.update(at - made[run])

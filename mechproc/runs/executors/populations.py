@@ -29,8 +29,8 @@ class Populations:
 
     Runs of one population have model and training settings in common. The first run in order whose donors are complete,
     and before it the first that others wait for, says which; others like it join, also later, in a place that became
-    free. Each run has its own folder, resume
-    point and record, and fails alone. On an interruption every run saves its resume point.
+    free. Each run has its own folder, resume point and record, and fails alone. On an interruption every run saves its
+    resume point.
 
     Errors: ``ConfigError`` when the device is not there.
     """

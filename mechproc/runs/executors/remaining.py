@@ -60,7 +60,7 @@ class Remaining:
         return max(max(known), sum(known) / max(n_workers, 1))
 
     def _seconds_of(self, identity: str, run: RunConfig) -> float | None:
-        kind = self._kinds[identity]  # the identity of a run of a user's own rule takes a while: it reads the source
+        kind = self._kinds[identity]
         now, step = self._progress.get(identity, (self.clock(), 0))
         if kind in self._ended:
             whole = sum(self._ended[kind]) / len(self._ended[kind])

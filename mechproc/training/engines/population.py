@@ -66,7 +66,7 @@ class Population:
 
     def remove(self, member: Member) -> None:
         """Free the place of a member."""
-        self._stack.remove(member.row)
+        self.stack.remove(member.row)
         self.members.remove(member)
         for row, other in enumerate(self.members):
             other.row = row
@@ -92,20 +92,20 @@ class Population:
 
     def evaluate(self, members: Sequence[Member], batches: Iterable[Batch]) -> list[Score]:
         """The scores of each of ``members`` on the same batches, without dropout."""
-        rows, found = self._stack.rows([member.row for member in members]), [Tally() for _ in members]
+        rows, found = self.stack.rows([member.row for member in members]), [Tally() for _ in members]
         for batch in batches:
             here = Batch(*(tensor.to(self.device) for tensor in tensors_of(batch)))
             for few in self._few_members(len(rows), len(batch), batch.inputs.shape[1]):
                 read = [tensor.expand(few.stop - few.start, *tensor.shape) for tensor in tensors_of(here)]
                 with torch.no_grad():
-                    losses, right = self._losses_and_correct(self._stack.flat[rows[few]], read)
+                    losses, right = self._losses_and_correct(self.stack.flat[rows[few]], read)
                 for tally, loss, hits in zip(found[few], losses.tolist(), right.cpu(), strict=True):
                     tally.add(loss, hits, batch.real)
         return [tally.score() for tally in found]
 
     def _update(self, asked: list[tuple[int, Batch, int]]) -> dict[int, tuple[float, float] | TrainingError]:
         """``step`` of rows in ascending order, whose batches have something to score."""
-        stack, places = self._stack, [row for row, _, _ in asked]
+        stack, places = self.stack, [row for row, _, _ in asked]
         steps = {row: step for row, _, step in asked}
         losses, gradient = self._losses_and_gradient(asked)
         norms = stack.norms(places, gradient)
@@ -130,7 +130,7 @@ class Population:
 
     def _losses_and_gradient(self, asked: list[tuple[int, Batch, int]]) -> tuple[Tensor, Tensor]:
         """Mean loss of each row's batch [row], and its gradient [row, n]."""
-        stack, rows = self._stack, self._stack.rows([row for row, _, _ in asked])
+        stack, rows = self.stack, self.stack.rows([row for row, _, _ in asked])
         tensors = stacked([batch for _, batch, _ in asked])
         inputs, _, targets, real = tensors
         n_cells = targets.shape[3] if targets.ndim == 4 else 1
@@ -157,7 +157,7 @@ class Population:
         def logits_of(weights: State, inputs: Tensor, positions: Tensor, masks: dict[str, Tensor]) -> Tensor:
             return forward(weights, self.cfg, inputs, positions, _Masked(masks) if masks else None)
 
-        logits = torch.vmap(logits_of)(self._stack.layout.named(flat), inputs, positions, masks or {})
+        logits = torch.vmap(logits_of)(self.stack.layout.named(flat), inputs, positions, masks or {})
         losses, correct = losses_and_correct(*(tensor.flatten(0, 1) for tensor in (logits, targets, real)))
         of_member = len(flat), inputs.shape[1]
         return losses.unflatten(0, of_member).flatten(1).sum(1), correct.unflatten(0, of_member)
@@ -169,7 +169,7 @@ class Population:
         if not self.training.dropout:
             return {}
         each = [
-            factors(self._dropout(row, step, first_item), self.cfg, read, places, self._stack.dtype)
+            factors(self._dropout(row, step, first_item), self.cfg, read, places, self.stack.dtype)
             for (row, _, step), read, places in zip(asked, inputs, positions, strict=True)
         ]
         return {key: torch.stack([one[key] for one in each]).to(self.device) for key in each[0]}
@@ -189,8 +189,9 @@ class Population:
         return [slice(first, min(first + few, n_members)) for first in range(0, n_members, few)]
 
     @property
-    def _stack(self) -> StackedAdamW:
-        assert self.adamw is not None  # there is a member
+    def stack(self) -> StackedAdamW:
+        """The numbers of the members, of whom there is one at least."""
+        assert self.adamw is not None
         return self.adamw
 
 
@@ -231,8 +232,7 @@ class Member:
 
     @property
     def _stack(self) -> StackedAdamW:
-        assert self.population.adamw is not None
-        return self.population.adamw
+        return self.population.stack
 
     def _named(self, which: str) -> State:
         return self._stack.layout.named(getattr(self._stack, which)[self.row].cpu())

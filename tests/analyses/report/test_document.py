@@ -19,7 +19,8 @@ from analyses.report.document import MAX_ROWS, MAX_VIEWS
 from mechproc.errors import ConfigError, StoreError
 from mechproc.result import Result
 
-HOSTILE = "</script><img src=x onerror=\"document.body.dataset.owned='yes'\">"
+from .examples import HOSTILE, view
+
 SCORES = Result(
     "accuracy", np.array([[0.1, 0.2, 0.1, 0.2, 0.1, 0.2], [0.9, 0.8, 0.9, 0.8, 0.9, np.nan]]), ("arm", "seed"),
     {"arm": ["random", "attention"], "seed": range(6)}, "fraction", "higher is better", "what longer training would do",
@@ -57,17 +58,6 @@ class Page(HTMLParser):
 
     def count(self, tag: str) -> int:
         return sum(t == tag for t, _ in self.tags)
-
-
-def view(tokens: list[str], n_heads: int = 2, n_items: int = 1) -> figures.AttentionView:
-    n = len(tokens)
-    values = np.tril(np.ones((1, n_heads, n_items, n, n)))
-    sizes = {"layer": 1, "head": n_heads, "item": n_items, "query": n, "key": n}
-    patterns = Result(
-        "attention", values / values.sum(-1, keepdims=True), tuple(sizes), {a: range(k) for a, k in sizes.items()},
-        "fraction", "higher: more attention", "that it is used", metadata={"tokens": [list(range(n))] * n_items},
-    )  # fmt: skip
-    return figures.attention_view(patterns, token_names=tokens)
 
 
 def full() -> Report:

@@ -13,9 +13,10 @@ from analyses.report.sections import study
 from mechproc.result import Result
 from mechproc.studies import perturbation
 
+from .examples import HOSTILE, view
+
 pytestmark = pytest.mark.slow
 
-HOSTILE = "</script><img src=x onerror=\"document.body.dataset.owned='yes'\">"
 TOKENS = ["a", HOSTILE, "<b>bold</b>", "\"'", "\N{SMILING FACE WITH OPEN MOUTH}", "x\u2028y"]
 PARTS = ["embed", "L0.H0", "L0.H1", "L0.mlp"]
 EFFECTS = Result(
@@ -24,17 +25,6 @@ EFFECTS = Result(
     undefined=[({"part": "L0.mlp"}, "the same in every item")],
 )  # fmt: skip
 CLEAN = {"fetched": [], "violations": [], "errors": []}
-
-
-def view(tokens: list[str], n_heads: int = 2, n_items: int = 1) -> figures.AttentionView:
-    n = len(tokens)
-    values = np.tril(np.ones((1, n_heads, n_items, n, n)))
-    sizes = {"layer": 1, "head": n_heads, "item": n_items, "query": n, "key": n}
-    patterns = Result(
-        "attention", values / values.sum(-1, keepdims=True), tuple(sizes), {a: range(k) for a, k in sizes.items()},
-        "fraction", "higher: more attention", "that it is used", metadata={"tokens": [list(range(n))] * n_items},
-    )  # fmt: skip
-    return figures.attention_view(patterns, token_names=tokens)
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_everything_is_computed_on_the_device():
     state = random_state(CFG, 0, torch.float32)
     for frozen in masks(CFG, state):
         population.member(CFG, state, training, 0, frozen)
-    stack = population._stack
+    stack = population.stack
     for places in ([0, 1, 2], [0, 2]):
         losses, gradient = population._losses_and_gradient([(place, batch_of(place), 0) for place in places])
         norms = stack.norms(places, gradient)
