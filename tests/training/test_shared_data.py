@@ -54,6 +54,19 @@ def test_one_that_is_elsewhere_gets_the_same_batches_from_a_stream_of_its_own(pr
         assert same(again.batch(7, None), alone.batch(7, None))
 
 
+def test_one_that_falls_behind_leaves_the_stream_of_the_others_where_it_is(procedure: Procedure, monkeypatch):
+    """Else the two would take turns in having the blocks of items drawn again."""
+    drawn: list[int] = []
+    draw = TrainStream.draw
+    monkeypatch.setattr(TrainStream, "draw", lambda self, stage, index: drawn.append(index) or draw(self, stage, index))
+    streams = SharedTrainStreams()
+    with streams(procedure, 0, 8) as first, streams(procedure, 0, 8) as late:
+        for step in range(3):
+            first.batch(200 + step, None)
+            late.batch(step, None)
+    assert sorted(drawn) == [0, 1]
+
+
 def test_stages_are_not_mixed():
     from .conftest import curriculum
 
