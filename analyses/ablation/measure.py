@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,16 @@ from analyses.interventions.metrics import METRICS, Metric, scored_tokens, score
 from analyses.interventions.patch import Positions, check_no_op, patches_from, run_with_patches
 from analyses.interventions.stand_ins import LEAST, Ablated, StandIns, chosen_items, rows_in_use
 from analyses.interventions.sweep import sweep
-from analyses.interventions.trace import Trace, Weights, at, check_trace, in_enough_precision, require_finite, trace
+from analyses.interventions.trace import (
+    InexactError,
+    Trace,
+    Weights,
+    at,
+    check_trace,
+    in_float64,
+    require_finite,
+    trace,
+)
 from analyses.models import batches
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
@@ -102,8 +110,7 @@ def answers(
     what = f"{', '.join(each.kind for each in questions)} ablation"
     found = {}
     for label, model in progress(models.items(), what):
-        ask = functools.partial(_answers, questions=questions, metric=metric, label=label, seed=seed)
-        found[label] = in_enough_precision(ask, model)
+        found[label] = _answers(model, questions, metric, label, seed)
     return found
 
 
@@ -120,29 +127,47 @@ def _answers(
         for row, sites in ask.rows.items():
             replaced[row] = tuple(dict.fromkeys((*replaced.get(row, ()), *sites)))
     check_no_op(model, first, replaced)
-    return [_answer(weights, ask, metric, label, seed) for ask in questions]
+    return [_answer(model, weights, ask, metric, label, seed) for ask in questions]
 
 
-def _answer(weights: Weights, ask: Question, metric: Metric, label: Label, seed: int) -> Answer:
-    chosen, groups, cells = ask.chosen, list(ask.rows.values()), weights.cfg.input == "vectors"
-    hooks = sorted({site.hook for where in groups for site in where})
-    stand_ins = StandIns(weights, chosen, ask.kind, hooks, seed)
+def _answer(
+    model: HookedTransformer, weights: Weights, ask: Question, metric: Metric, label: Label, seed: int
+) -> Answer:
+    """One question, in the model's precision until a batch is found to need float64, from there on in float64."""
+    hooks = sorted({site.hook for where in ask.rows.values() for site in where})
+    stand_ins = StandIns(weights, ask.chosen, ask.kind, hooks, seed)
     columns, right = [], []
-    for batch in batches(len(chosen.items)):
-        items = cut(chosen.items.take(batch))
-        intact = trace(weights, items)
-        require_finite(intact.logits, label)
-        values, places = stand_ins.of(batch, intact), chosen.positions_of(batch)
-        corrupt = None if chosen.corrupt is None else chosen.corrupt.take(batch)
-        tokens = scored_tokens(items, weights.state["embed.W_E"].device, corrupt, cells)
-        own = intact.logits[intact.real].double()
-        scores = own.new_empty((1 + len(groups), len(own)))
-        scores[0] = metric(own, tokens)
-        right.append(METRICS["accuracy"](own, tokens))
-        for indices, logits in _ablated(intact, groups, ask.kind, values, places):
-            scores[[1 + index for index in indices]] = scores_of_rows(metric, logits[:, intact.real].double(), tokens)
+    for batch in batches(len(ask.chosen.items)):
+        try:
+            scores, correct = _batch_answer(stand_ins, ask, batch, metric, label)
+        except InexactError:
+            if weights.state["embed.W_E"].dtype == torch.float64:
+                raise
+            weights = Weights.of(in_float64(model))
+            stand_ins = stand_ins.with_weights(weights)
+            scores, correct = _batch_answer(stand_ins, ask, batch, metric, label)
         columns.append(scores)
+        right.append(correct)
     return Answer(torch.cat(columns, dim=1), float(torch.cat(right).mean()))
+
+
+def _batch_answer(
+    stand_ins: StandIns, ask: Question, batch: slice, metric: Metric, label: Label
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of some items: scores [row, token], intact in the first row, and whether the intact model is right [token]."""
+    chosen, groups, weights = ask.chosen, list(ask.rows.values()), stand_ins.weights
+    items = cut(chosen.items.take(batch))
+    intact = trace(weights, items)
+    require_finite(intact.logits, label)
+    values, places = stand_ins.of(batch, intact), chosen.positions_of(batch)
+    corrupt = None if chosen.corrupt is None else chosen.corrupt.take(batch)
+    tokens = scored_tokens(items, weights.state["embed.W_E"].device, corrupt, weights.cfg.input == "vectors")
+    own = intact.logits[intact.real].double()
+    scores = own.new_empty((1 + len(groups), len(own)))
+    scores[0] = metric(own, tokens)
+    for indices, logits in _ablated(intact, groups, ask.kind, values, places):
+        scores[[1 + index for index in indices]] = scores_of_rows(metric, logits[:, intact.real].double(), tokens)
+    return scores, METRICS["accuracy"](own, tokens)
 
 
 def _ablated(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -82,6 +83,12 @@ class StandIns:
             self.means = means(weights, chosen.reference, number_of, hooks)
             device = weights.state["embed.W_E"].device
             self.group = torch.tensor([number_of[layout] for layout in layouts(chosen.items)], device=device)
+
+    def with_weights(self, weights: Weights) -> StandIns:
+        """The same for the same model in another precision; what was averaged stays as it is."""
+        other = copy.copy(self)
+        other.weights = weights
+        return other
 
     def of(self, batch: slice, intact: Trace) -> Activations:
         """The activations that stand in for those of a batch, by hook."""

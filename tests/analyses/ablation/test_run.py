@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 import analyses.models
 from analyses import ablation
+from analyses.ablation import measure
 from analyses.interventions import patch, stand_ins
 from analyses.interventions.items import cut, derangement, frequent, layouts, longest_first
+from analyses.interventions.trace import InexactError
 from mechproc.errors import ConfigError, PartError
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward
@@ -270,3 +272,22 @@ def test_a_trained_model_that_amplifies_rounding_is_measured_as_in_float64(posit
     asked = {"metric": "loss", "n_items": 32, "positions": positions}
     found, expected = (ablation.run([m], task, ["L0.H0"], **asked).values for m in (ours, exact))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
+def test_only_the_batches_that_need_float64_are_measured_in_it(kind, monkeypatch):
+    model, task, turned, real = load_pretrained("set", 0), get("set")(), [], measure.sweep
+
+    def inexact_once(intact, interventions):
+        dtype = intact.logits.dtype
+        turned.append(dtype)
+        if len(turned) == 2 and dtype == torch.float32:
+            raise InexactError("seeded")
+        yield from real(intact, interventions)
+
+    asked = {"metric": "loss", "n_items": 192, "ablation": kind}  # three batches
+    expected = ablation.run([model], task, ["L0.H0", "L1.mlp"], **asked).values
+    monkeypatch.setattr(measure, "sweep", inexact_once)
+    found = ablation.run([model], task, ["L0.H0", "L1.mlp"], **asked).values
+    assert turned == [torch.float32, torch.float32, torch.float64, torch.float64]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
