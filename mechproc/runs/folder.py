@@ -64,21 +64,32 @@ _LISTED = re.compile(r"(checkpoints/)?\w[\w.-]*")
 """The name of a file that ``test.json`` lists; no other leads to a file of the run."""
 
 
+class _File:
+    """A file of the folder, whose path is made when it is asked for: studies look into thousands of folders."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: RunFolder, _: type | None = None) -> Path:
+        return folder.path / self.name
+
+
 class RunFolder:
     """The files of one run; the folder need not exist."""
 
+    config = _File("config.json")
+    environment = _File("environment.json")
+    metrics = _File("metrics.jsonl")
+    checkpoints = _File("checkpoints")
+    resume = _File("resume.safetensors")
+    model = _File("model.safetensors")
+    test_items = _File("test_items.safetensors")
+    test = _File("test.json")
+    error = _File("error.json")
+    lock_file = _File("lock")
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config = self.path / "config.json"
-        self.environment = self.path / "environment.json"
-        self.metrics = self.path / "metrics.jsonl"
-        self.checkpoints = self.path / "checkpoints"
-        self.resume = self.path / "resume.safetensors"
-        self.model = self.path / "model.safetensors"
-        self.test_items = self.path / "test_items.safetensors"
-        self.test = self.path / "test.json"
-        self.error = self.path / "error.json"
-        self.lock_file = self.path / "lock"
 
     def __str__(self) -> str:
         return str(self.path)

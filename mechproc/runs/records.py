@@ -40,6 +40,8 @@ DIGITS = 6
 FIELDS = {"made": dict, "made.seconds": NUMBER, "metrics": dict, "provenance": dict, "run": dict, "test": dict}
 FIELDS |= {f"test.{name}": kind for name, kind in TEST_FIELDS.items() if name not in ("files", "checksum", "seconds")}
 """What every record has, and of which type."""
+MOST_KNOWN = 2_000
+"""Records of one file that are kept in memory, some 50 kB each."""
 _LINE = re.compile(rb'\{"checksum":"([0-9a-f]{64})",("identity":"([0-9a-f]{64})",.*\})', re.DOTALL)
 
 
@@ -76,6 +78,7 @@ class Records:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._shards: dict[Path, _Shard] = {}
+        self._by_name: dict[str, _Shard] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Records, (self.folder,)  # another process reads the shards itself
@@ -88,11 +91,13 @@ class Records:
         shard, identity = self._shard(run), run.identity
         if identity not in shard.lines():
             return None
-        record = shard.read(identity)
-        # a config of before a new setting has another dict and the same identity
-        if record["run"] != run.to_dict() and _identity(record["run"]) != identity:
-            raise StoreError(f"{shard.where(identity)}: its config is that of another run; {MEND}")
-        return record
+        if identity not in shard.known:
+            record = shard.read(identity)
+            # a config of before a new setting has another dict and the same identity
+            if record["run"] != run.to_dict() and _identity(record["run"]) != identity:
+                raise StoreError(f"{shard.where(identity)}: its config is that of another run; {MEND}")
+            shard.remember(identity, record)
+        return shard.known[identity]
 
     def all(self) -> Iterator[Record]:
         """Every record, shard by shard."""
@@ -114,6 +119,7 @@ class Records:
         with self._lock():
             atomic_write(path, content)
         self._shards.pop(path, None)
+        self._by_name.pop(path.stem, None)
 
     def cut_off(self) -> list[str]:
         """A line for each shard whose last record was not written to its end, as by a process that was killed."""
@@ -155,8 +161,11 @@ class Records:
         return FileLock(lock)
 
     def _shard(self, run: RunConfig) -> _Shard:
-        path = self.folder / f"{run.procedure.short_name}.jsonl"
-        return self._shards.setdefault(path, _Shard(path))
+        name = run.procedure.short_name
+        if name not in self._by_name:
+            path = self.folder / f"{name}.jsonl"
+            self._by_name[name] = self._shards.setdefault(path, _Shard(path))
+        return self._by_name[name]
 
 
 MEND = "restore the file from version control, or remove the line to train the run again"
@@ -169,6 +178,8 @@ class _Shard:
         self.path = path
         self._lines: dict[str, tuple[int, int, int]] = {}
         """By identity: first byte, length, and number of the line."""
+        self.known: dict[str, Record] = {}
+        """Records that were read and checked, at most ``MOST_KNOWN``."""
         self._stamp: tuple[int, int] | None = None
         self._end = self._count = 0
         """Bytes and lines that have been read."""
@@ -181,13 +192,17 @@ class _Shard:
     def lines(self) -> dict[str, tuple[int, int, int]]:
         """Every record's place in the file, by identity."""
         try:
-            require_inside(self.path, self.path.parent)
             about = self.path.stat()
-        except FileNotFoundError:
+        except OSError as error:
+            require_inside(self.path, self.path.parent)
+            if not isinstance(error, FileNotFoundError):
+                raise
             self._forget()
             return self._lines
         stamp = (about.st_size, about.st_mtime_ns)
         if stamp != self._stamp:
+            require_inside(self.path, self.path.parent)
+            self.known.clear()
             try:
                 if about.st_size <= self._end:
                     self._forget()
@@ -214,6 +229,12 @@ class _Shard:
             raise StoreError(f"metrics in {where}: lists of one length are expected")
         return record
 
+    def remember(self, identity: str, record: Record) -> None:
+        """Keep a record that was read, in the place of the oldest where there are too many."""
+        if len(self.known) >= MOST_KNOWN:
+            self.known.pop(next(iter(self.known)))
+        self.known[identity] = record
+
     def where(self, identity: str) -> str:
         """File, line and identity, for messages."""
         return _place(self.path, self._lines[identity][2], identity)
@@ -228,6 +249,7 @@ class _Shard:
 
     def _forget(self) -> None:
         self._lines, self._stamp, self._end, self._count = {}, None, 0, 0
+        self.known.clear()
 
     def _bytes(self, start: int, length: int) -> bytes:
         with open_regular(self.path, self.path.parent) as file:

@@ -130,7 +130,7 @@ class Store:
     def provenance(self, run: RunConfig) -> dict[str, str]:
         """Where the scores of ``run`` were computed."""
         if record := self._record(run):
-            return record["provenance"]
+            return dict(record["provenance"])
         return self._complete(run).read_environment()
 
     def metrics(self, run: RunConfig) -> pd.DataFrame:

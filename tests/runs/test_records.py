@@ -189,6 +189,17 @@ def test_a_file_that_another_process_replaces_or_extends_is_read_again(copied):
 
 
 @pytest.mark.slow
+def test_a_record_is_read_once_until_its_file_changes(copied, monkeypatch):
+    folder, run = copied
+    records, read = Records(folder), []
+    monkeypatch.setattr("mechproc.runs.records.parse_json", lambda text, **how: read.append(text) or json.loads(text))
+    first = records.get(run)
+    assert records.get(run) == first and len(read) == 1
+    path = folder / f"{run.procedure.short_name}.jsonl"
+    path.write_bytes(path.read_bytes())
+    assert records.get(run) == first and len(read) == 2
+
+
 def test_one_worker_and_two_leave_the_same_records(tiny, tmp_path):
     """Apart from when and where they were made; so do interruptions (``executors/test_processes.py``)."""
     runs, found = [transfer(arm, seed, tiny) for seed in (0, 1) for arm in ("random", "attention")], []
