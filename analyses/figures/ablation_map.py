@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analyses.figures.caption import finish
-from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, with_axes
+from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, most_seeds, with_axes
 from analyses.figures.style import COLOURS, DIVERGING, GREY, INK, blank, escaped, label_width, spread, tick_labels
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
@@ -145,7 +145,7 @@ def _sentences(effects: Result, rows: list[Row], intervals: list, matched: Match
     sentences = [f"{n} seeds." if n > 1 else "One seed."]
     if any(row.comparable for row in rows) and n > 1:
         marks = "At the right each dot is a seed, the diamond their mean, the bar"
-        sentences.append(interval_sentence(marks, n, intervals))
+        sentences.append(interval_sentence(marks, n, intervals, most_seeds(effects.values)))
     else:
         sentences.append("At the right each dot is a seed.")
     if matched_by:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from analyses.figures.caption import finish
-from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, with_axes
-from analyses.figures.style import COLOURS, GREY, blank, escaped, label_width, spread, tick_labels
+from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, most_seeds, with_axes
+from analyses.figures.style import COLOURS, GREY, axis_title, blank, escaped, label_width, spread, tick_labels
 from mechproc.result import Result
 from mechproc.result.references import reference_lines, spelled_score
 from mechproc.statistics.paired import Method
@@ -53,7 +53,7 @@ def arms(
             x=value, y=1, yref="paper", yanchor="bottom", yshift=15 * number, text=escaped(name), showarrow=False,
             xanchor="left" if value <= middle else "right", font={"size": 11, "color": GREY},
         )  # fmt: skip
-    figure.update_xaxes(title=escaped(f"{scores.name} ({scores.unit})"), tickformat=".0%" if percent else None)
+    figure.update_xaxes(title=axis_title(scores.name, scores.unit), tickformat=".0%" if percent else None)
     figure.update_yaxes(
         tickvals=list(range(len(names))),
         ticktext=tick_labels(names),
@@ -63,7 +63,7 @@ def arms(
     )
     sentences = [f"{len(scores.coordinates['seed'])} seeds."]
     marks = "Each dot is a seed; the diamond is their mean, the bar"
-    sentences.append(interval_sentence(marks, len(scores.coordinates["seed"]), intervals))
+    sentences.append(interval_sentence(marks, len(scores.coordinates["seed"]), intervals, most_seeds(scores.values)))
     if scores.is_missing.any():
         sentences.append("Where a seed is missing there is neither mean nor interval.")
     if lines and not by_default:

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analyses.figures.caption import finish
-from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, with_axes
+from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, most_seeds, with_axes
 from analyses.figures.style import COLOURS, GREY, blank, escaped
 from mechproc.result import Result
 from mechproc.statistics.paired import Method
@@ -69,7 +69,7 @@ def before_after(
     figure.update_layout(showlegend=True)
     n_seeds = len(scores.coordinates["seed"])
     marks = "Lines join one head of one seed; diamonds are means over seeds, the bar"
-    sentences = [f"{n_seeds} seeds.", interval_sentence(marks, n_seeds, intervals)]
+    sentences = [f"{n_seeds} seeds.", interval_sentence(marks, n_seeds, intervals, most_seeds(scores.values))]
     if scores.is_missing.any():
         sentences.append("Where a seed is missing there is neither mean nor interval.")
     if uniform is not None:

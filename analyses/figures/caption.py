@@ -46,7 +46,7 @@ def finish(
     caption = " ".join([*warnings, *references, *sentences, *end])
     drawn = wrapped(" ".join([*sentences, *end]), characters)
     caption_height = LINE * len(drawn) + 12
-    top = 16 + 17 * len(heading) + 10 + above
+    top = 20 + 17 * len(heading) + 10 + above
     figure.add_annotation(
         name="caption", text="<br>".join(drawn), showarrow=False, align="left", font={"size": 11, "color": GREY},
         xref="paper", x=0, xanchor="left", xshift=10 - left,
@@ -57,7 +57,7 @@ def finish(
         margin={"l": left, "r": right, "t": top, "b": below + caption_height, "autoexpand": False},
         title={
             "text": "<br>".join(heading), "font": {"size": 13.5}, "x": 0, "xref": "container", "xanchor": "left",
-            "y": 1, "yref": "container", "yanchor": "top", "pad": {"l": 10, "t": 12},
+            "y": 1, "yref": "container", "yanchor": "top", "pad": {"l": 10, "t": 16},
         },
         meta={"caption": caption, "caption_height": caption_height},
     )  # fmt: skip

@@ -15,8 +15,10 @@ from mechproc.result import Result
 
 ROW = 26
 """Height of a part's row, in pixels."""
-GAP = 0.6
-"""Between two maps, in columns."""
+COLUMN = 26
+"""Least width of a seed's column, in pixels."""
+TITLE_CHARACTER = 6.6
+"""Width of a character of a map's title, in pixels."""
 
 
 def maps(results: Sequence[Result], titles: Sequence[str], order: Sequence[str] | None = None) -> go.Figure:
@@ -71,7 +73,8 @@ def maps(results: Sequence[Result], titles: Sequence[str], order: Sequence[str] 
             font={"size": 11, "color": GREY},
         )  # fmt: skip
     figure.update_xaxes(
-        title="seed", tickvals=[n for n, tick in enumerate(ticks) if tick], ticktext=[t for t in ticks if t],
+        title="seed", range=[-0.5, z.shape[1] - 0.5],
+        tickvals=[n for n, tick in enumerate(ticks) if tick], ticktext=[t for t in ticks if t],
         tickangle=0, tickfont={"size": 10}, showgrid=False, zeroline=False,
     )  # fmt: skip
     figure.update_yaxes(
@@ -85,7 +88,9 @@ def maps(results: Sequence[Result], titles: Sequence[str], order: Sequence[str] 
         "Hatched: the map has no value for the part. Maps of different models have different heads in a row.",
     ]
     left = label_width(parts)
-    width = max(left + max(26 * z.shape[1], 90 * len(middles)) + 110, 560)
+    titled = max(len(line) for title in titles for line in title.split(", ")) * TITLE_CHARACTER
+    column = max(COLUMN, titled / (min(len(seeds) for _, seeds, _ in tables) + 1))  # a title reaches over the gap
+    width = max(left + round(column * z.shape[1]) + 110, 560)
     figure.update_layout(width=width)
     return finish(
         figure, results[0], sentences, plot_height=ROW * len(parts), left=left, right=110, above=30,

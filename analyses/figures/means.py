@@ -49,8 +49,8 @@ def draw_mean(
     horizontal: bool,
     column: int | None = None,
 ) -> None:
-    """A diamond at the mean and a bar over the interval; nothing where a seed is missing."""
-    if over_seeds is None:
+    """A diamond at the mean and a bar over the interval; nothing where a seed is missing, or where there is but one."""
+    if over_seeds is None or len(values) < 2:
         return
     mean = float(values.mean())
     along, across = ("x", "y") if horizontal else ("y", "x")
@@ -69,9 +69,19 @@ def draw_mean(
     )  # fmt: skip
 
 
-def interval_sentence(marks: str, n_seeds: int, intervals: Sequence[Interval | None]) -> str:
-    """``marks`` says what the dots and the mean are and ends with the mark of the interval: ``"..., the bar"``."""
+def most_seeds(rows: np.ndarray) -> int:
+    """How many seeds, along the last axis, the row has that has most of them."""
+    return int(np.isfinite(rows).sum(axis=-1).max(initial=0))
+
+
+def interval_sentence(marks: str, n_seeds: int, intervals: Sequence[Interval | None], n_known: int) -> str:
+    """``marks`` says what the dots and the mean are and ends with the mark of the interval: ``"..., the bar"``.
+
+    ``n_known``: the seeds that are there where there are most, as ``most_seeds`` counts them.
+    """
     made = [i for i in intervals if i is not None and i.bounded]
+    if not made and n_known < n_seeds:
+        return f"{marks.rpartition(',')[0]}; there is no interval, at most {n_known} of the {n_seeds} seeds are there."
     if not made:
         return f"{marks.rpartition(',')[0]}; there is no interval, {n_seeds} seeds are too few for one."
     kind = "inverted sign-flip test" if made[0].method == "sign_flip" else "t"

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from analyses.figures.caption import finish
 from analyses.figures.means import with_axes
-from analyses.figures.style import GREY, INK, SEQUENTIAL, blank, escaped, label_width, tick_labels
+from analyses.figures.style import SEQUENTIAL, blank, escaped, label_width, tick_labels
 from mechproc.errors import require
 from mechproc.result import Result
 from mechproc.statistics.intervals import same_in_every_seed
@@ -46,14 +46,10 @@ def probe_map(probed: Result, quantity: str, baseline: str | None = None) -> go.
     figure.add_heatmap(
         z=means, text=hover, hovertemplate="%{text}<extra></extra>", zmin=low, zmax=high, colorscale=SEQUENTIAL,
         xgap=1.5, ygap=1.5, showscale=False, meta={"subjects": [list(columns)] * len(latents)},
+        customdata=[["undefined" if np.isnan(mean) else f"{round(mean, 2) + 0.0:.2f}" for mean in row]
+                    for row in means.tolist()],
+        texttemplate="%{customdata}", textfont={"size": 11},
     )  # fmt: skip
-    for i, j in np.ndindex(means.shape):
-        value = means[i, j]
-        dark = np.isfinite(value) and value - low > 0.6 * (high - low)
-        figure.add_annotation(
-            x=j, y=i, text="undefined" if np.isnan(value) else f"{value:.2f}", showarrow=False,
-            font={"size": 11, "color": GREY if np.isnan(value) else "white" if dark else INK},
-        )  # fmt: skip
     figure.update_xaxes(
         title="site, in the order of the forward pass", tickvals=list(range(len(columns))),
         ticktext=tick_labels(list(columns)), showgrid=False, zeroline=False,

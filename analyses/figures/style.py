@@ -67,6 +67,12 @@ def label_width(names: list[str], longest: int = MAX_LABEL) -> int:
     return 24 + round(CHARACTER * max(len(shortened(visible(name), longest)) for name in names))
 
 
+def axis_title(name: str, unit: str) -> str:
+    """What an axis of values is called: what was measured, without whose it is, and the unit, but that of percents."""
+    measured = name.rpartition(": ")[2]
+    return escaped(measured if unit == "fraction" else f"{measured} ({unit})")
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """Lines of at most ``width`` characters, escaped."""
     return [escaped(line) for line in textwrap.wrap(text, width)]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from analyses.figures.frame import Drawing
 
 
+ROOM = 930
+"""Pixels between the margins of a wide screen."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Heading:
     """A heading; those of level 2 are listed at the top of the page."""
@@ -61,7 +65,22 @@ class NumberedFigure:
     """All of its numbers, packed."""
     numbers: Table | None = None
     notes: Sequence[str] = ()
+    below: Sequence[str] = ()
+    """What is said of each picture alone, where there are several."""
     kind: Literal["figure"] = "figure"
+
+    @property
+    def height(self) -> int:
+        """Pixels that it takes on a wide screen, about: kept free until it is drawn."""
+        from analyses.figures.svg import width_of
+
+        rows, room = [0.0], 0.0
+        for each in self.figures:
+            height, width = float(each.layout.height or 450), width_of(each, len(self.figures) > 1)  # type: ignore[union-attr]
+            fits = width <= room
+            rows[-1:] = [max(rows[-1], height)] if fits else [rows[-1], height]
+            room = (room if fits else ROOM) - width
+        return round(sum(rows) + sum(drawing.height for drawing in self.drawings)) + 200
 
 
 Block = Heading | Paragraph | NumberedTable | NumberedFigure

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from analyses import transfer_map
 from analyses.report.document import Report
 from analyses.report.sections import attention, claims, methods, paper, results, run, study
@@ -23,6 +25,15 @@ from mechproc.studies import STUDIES
 from mechproc.studies import transfer_map as map_study
 from mechproc.studies.registry import load
 from mechproc.studies.study import Study
+
+MAP = (
+    "The maps below say what each part of a donor's weights gains when it is moved. Alone: nothing else is moved. "
+    "Removed: what is lost when everything but this part is moved. Shapley: the mean of what the part adds over all "
+    "orders in which the parts can be moved, so that the values of a seed sum to the gain of the whole donor. Alone, "
+    "permuted, and alone, wrong, are controls: the part's numbers in random order, and the same part of a rule that "
+    "does not help. Only seeds of which runs are complete are shown."
+)
+"""What the maps of the study ``transfer-map`` show."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +75,21 @@ def report(
     given = find(names, store, scale, n_seeds)
     page = Report(given.title(), _subtitle(given))
     found = [*given.results, *_related(given, store, Path(kept))]
+    maps = [found for name, each in given.studies.items() for found in _transfer_maps(name, each, store)]
     for each in given.studies.values():
-        study.add(page, each, store)
-        claims.add(page, each, store)
+        study.progress(page, each, store)
+    if maps:  # what such a study is about comes before its scores
+        page.text(MAP)
+        results.add(page, [*maps, *found])
     for name, each in given.studies.items():
+        study.add(page, each, store, begun=True)
+        claims.add(page, each, store)
         paper.add(page, name, each, store)
-        found += _transfer_maps(name, each, store)
     for config, at in given.runs:
         run.add(page, config, at)
-    results.add(page, found)
+    if not maps:
+        results.add(page, found)
+    found = [*maps, *found]
     _attention_of_results(page, found, store)
     for each in given.studies.values():
         methods.of_study(page, each, store)
@@ -96,7 +113,7 @@ def find(names: Sequence[str], store: Store, scale: str | None = None, n_seeds: 
         if name in STUDIES or path.suffix == ".py":
             given.studies[name] = load(name, scale, n_seeds)
         elif path.is_file():
-            given.results.append(Result.load(path))
+            given.results.append(_read(path))
         elif folder := next((f for f in (path, store.root / name) if (f / "config.json").exists()), None):
             config = run.config_of(RunFolder(folder))
             require(config.name == folder.name, "name of the run's folder", folder.name, f"{config.name!r}")
@@ -114,12 +131,18 @@ def find(names: Sequence[str], store: Store, scale: str | None = None, n_seeds: 
 # ---- inside ----------------------------------------------------------------------------------------------------------
 
 
+def _read(path: Path) -> Result:
+    """The Result in a file, whose name stands in ``metadata["file"]``."""
+    result = Result.load(path)
+    return dataclasses.replace(result, metadata={**result.metadata, "file": path.stem})
+
+
 def _of_folder(path: Path) -> list[Result]:
     """The Results in a folder and those below it; other JSON files are passed over."""
     found = []
     for file in sorted(path.rglob("*.json")):
         with contextlib.suppress(StoreError):
-            found.append(Result.load(file))
+            found.append(_read(file))
     require(bool(found), "folder", str(path), "one with files of Results")
     return found
 
@@ -141,7 +164,7 @@ def _related(given: Given, store: Store, kept: Path) -> list[Result]:
     found = []
     for file in sorted(kept.rglob("*.json")):
         with contextlib.suppress(StoreError):
-            result = Result.load(file)
+            result = _read(file)
             models = (result.metadata.get("request") or {}).get("models") or {}
             of = {digest for group in models.values() for digest in group.values()}
             if result not in given.results and (of & digests or arms & set(models)):
@@ -150,10 +173,12 @@ def _related(given: Given, store: Store, kept: Path) -> list[Result]:
 
 
 def _transfer_maps(name: str, each: Study, store: Store) -> list[Result]:
-    """The map of each rule whose parts the study moves, where a run is complete."""
+    """The map of each rule whose parts the study moves, for the seeds of which a run of the map is complete."""
     rules = [rule for rule in map_study.RULES["laptop"] if map_study.arm(rule, transfer_map.EVERYTHING) in each.by_arm]
     maps = [transfer_map.run(each, store, rule) for rule in rules] if name == "transfer-map" else []
-    return [found for found in maps if found.metadata["gain"] or not found.is_missing.all()]
+    begun = [(found, np.isfinite(found.values).any(axis=(0, 1))) for found in maps]
+    return [found.select(seed=[s for s, is_known in zip(found.coordinates["seed"], known, strict=True) if is_known])
+            for found, known in begun if known.any()]  # fmt: skip
 
 
 def _attention_of_results(page: Report, found: Sequence[Result], store: Store) -> None:

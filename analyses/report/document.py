@@ -6,6 +6,7 @@ tables and figures can be read without JavaScript. All that is written into the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,6 +34,8 @@ MAX_NUMBERS = 24
 """Rows of the table below a figure."""
 MAX_PLACES = 4
 """Places that are named where cells mean nothing for one reason."""
+SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
+"""Between two sentences of a caption."""
 MAX_VIEWS = 8
 """Items on one page whose attention patterns are drawn."""
 
@@ -118,7 +121,7 @@ class Report:
             return self
         drawn = [figure] if isinstance(figure, go.Figure) else list(figure)
         require(bool(drawn), "figure", figure, "at least one figure")
-        own = str((drawn[0].layout.meta or {}).get("caption", ""))  # type: ignore[union-attr]
+        own, below = _common([str((each.layout.meta or {}).get("caption", "")) for each in drawn])  # type: ignore[union-attr]
         caption = _sentences(caption, own)
         _require_caption(caption)
         whole = rows_of(data if data is not None else drawn)
@@ -129,7 +132,9 @@ class Report:
             self.evidence(data)
         told = summary(drawn, data)
         self.blocks.append(
-            NumberedFigure(drawn, [], caption, number, told, packed(whole), table_of(rows.head(MAX_NUMBERS)), notes)
+            NumberedFigure(
+                drawn, [], caption, number, told, packed(whole), table_of(rows.head(MAX_NUMBERS)), notes, below
+            )
         )
         return self
 
@@ -163,12 +168,21 @@ def _table_of(result: Result, most: int | None = None) -> tuple[pd.DataFrame, li
     notes = [f"{_listed(places)} undefined: {reason}" for reason, places in reasons.items()]
     if "seed" in result.axes:
         return seed_table(result, most=most), notes
-    return result.table().drop(columns="note").head(most or len(result.values.ravel())), notes
+    table = result.table().drop(columns="note")
+    table["value"] = result.texts().ravel()
+    return table.head(most or len(table)), notes
 
 
 def _listed(places: Sequence[str]) -> str:
     more = len(places) - MAX_PLACES
     return "; ".join(places[:MAX_PLACES]) + (f"; and {more} more places" if more > 0 else "")
+
+
+def _common(captions: Sequence[str]) -> tuple[str, list[str]]:
+    """The sentences that all captions have, and of each caption the others."""
+    each = [SENTENCES.split(caption) for caption in captions]
+    shared = [sentence for sentence in dict.fromkeys(each[0]) if all(sentence in of_one for of_one in each)]
+    return " ".join(shared), [" ".join(s for s in of_one if s not in shared) for of_one in each]
 
 
 def _require_caption(caption: str) -> None:

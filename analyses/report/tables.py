@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 NOTHING = ("undefined", "missing", "no mean")
 """Texts that stand where there is no number."""
-LONG = 48
-"""Characters from which on the cells of a column are wrapped."""
+MIDDLE, LONG = 24, 48
+"""Characters from which on the cells of a column are wrapped: between words, and anywhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +92,8 @@ def table_of(frame: pd.DataFrame) -> Table:
     for name in frame.columns:
         values = list(frame[name])
         number = all(_is_number(v) for v in values if v not in NOTHING)
-        long = not number and any(len(_text(v)) > LONG for v in values)
-        style = "number" if number else "long" if long else ""
+        longest = max((len(_text(v)) for v in values), default=0)
+        style = "number" if number else "long" if longest > LONG else "middle" if longest > MIDDLE else ""
         columns.append(Column(str(name), style))
         by_column.append([Cell(_text(v), f"{style} nothing".strip() if v in NOTHING else style) for v in values])
     return Table(columns, [list(row) for row in zip(*by_column, strict=True)])

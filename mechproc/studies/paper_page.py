@@ -35,7 +35,7 @@ def markdown(compared: Sequence[Compared]) -> str:
             first, last = min(each.seeds), max(each.seeds)
             named = f"{first} to {last}" if last > first else f"{first}"
             seeds = f"{named}: " + ", ".join(f"{100 * a:.1f}" for a in each.accuracies)
-        gain = "" if each.gain is None or cell.initialisation == "random" else _signed(each)
+        gain = gained(each)
         theirs, word = f"{100 * cell.accuracy:.1f}", f"**{each.word}**"
         rows.append([f"{cell.initialisation}{mark}", cell.task, theirs, ours(each), gain, seeds, word])
     lines = [f"{summary(compared)}.", "", pages.table(head, rows), ""]
@@ -83,8 +83,10 @@ def write(path: Path, compared: Sequence[Compared]) -> None:
     pages.write_between(path, NAME, markdown(compared))
 
 
-def _signed(each: Compared) -> str:
-    assert each.gain is not None
+def gained(each: Compared) -> str:
+    """Our mean gain over the random start with its interval, in points; empty for the random start itself."""
+    if each.gain is None or each.cell.initialisation == "random":
+        return ""
     mean = sum(each.gains) / len(each.gains)
     ends = f" [{100 * each.gain.low:+.1f}, {100 * each.gain.high:+.1f}]" if each.gain.bounded else ""
     return f"{100 * mean:+.1f}{ends}"

@@ -124,6 +124,24 @@ class TestCurves:
         mean = next(t for t in figure.data if t.name == "attention").y
         assert np.isnan(mean[2]) and mean[1] == pytest.approx(self.CURVE[1, :, 1].mean())
 
+    def test_an_arm_that_lacks_a_seed_has_the_mean_of_its_own(self):
+        values = self.CURVE.copy()
+        values[1, 3] = np.nan
+        figure = figures.curves(result(values, arm=ARMS, seed=SEEDS, step=self.STEPS))
+        mean = next(t for t in figure.data if t.name == "attention").y
+        np.testing.assert_allclose(mean, np.delete(self.CURVE[1], 3, axis=0).mean(axis=0))
+        assert f"Of some arms fewer are complete: attention {len(SEEDS) - 1}." in caption(figure)
+
+    def test_why_there_is_no_interval(self):
+        values = np.full((2, 10, 3), np.nan)
+        values[:, :4] = self.CURVE[:, :4]
+        seeds = list(range(10))
+        assert "at most 4 of the 10 seeds are there" in caption(
+            figures.curves(result(values, arm=ARMS, seed=seeds, step=self.STEPS))
+        )
+        few = figures.curves(result(self.CURVE[:, :4], arm=ARMS, seed=SEEDS[:4], step=self.STEPS))
+        assert "4 seeds are too few for one" in caption(few)
+
 
 class TestAblationMap:
     PARTS = ("embed", "L0.H0", "L0.H1", "L0.mlp", "L1.H0", "L1.H1")

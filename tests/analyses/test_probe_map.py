@@ -38,7 +38,7 @@ def test_heads_are_matched_by_their_maximum_and_never_averaged_by_index():
 def test_a_baseline_is_subtracted_and_undefined_cells_are_labelled():
     assert np.array(probe_map(probed(), "accuracy", "control").data[0].z)[0] == pytest.approx([0.2, 0.75, 0.8])
     figure = probe_map(probed(), "r2")
-    texts = [a.text for a in figure.layout.annotations]
+    texts = [text for row in figure.data[0].customdata for text in row]
     assert texts.count("undefined") == 3
     assert "its values have no order" in figure.layout.meta["caption"]
 

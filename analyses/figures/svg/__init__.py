@@ -7,6 +7,7 @@ or dark; colours of data stay. What plotly says on hovering is the mark's ``<tit
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,23 +17,31 @@ from markupsafe import Markup
 
 from analyses.figures.caption import without_caption
 from analyses.figures.frame import plain
+from analyses.figures.style import wrapped
 from analyses.figures.svg import marks, surroundings
 from analyses.figures.svg.axes import Axis, grid, ranged, ticks_and_title
-from analyses.figures.svg.elements import FONT, element
+from analyses.figures.svg.elements import FONT, element, plain_text
 from analyses.figures.svg.numbers import floats
 from mechproc.errors import require
 
 WIDTH = 760
 """Pixels of a figure that does not say its own."""
+NARROW = 460
+"""Of one that stands beside others."""
 
 
-def svg(figure: go.Figure, name: str, *, label: str = "", links: Mapping[str, str] | None = None) -> Markup:
+def svg(
+    figure: go.Figure, name: str, *, label: str = "", links: Mapping[str, str] | None = None, narrow: bool = False
+) -> Markup:
     """The figure as an ``<svg>`` element, without the caption that is drawn into it.
 
     - ``name``: the beginning of the ids inside, different for each figure of a page;
     - ``label``: what a screen reader says in the place of the picture;
     - ``links``: by subject (a part, an arm), the anchor that its cells and labels lead to. The subjects of a heat map's
       cells are in the trace's ``meta["subjects"]``, [row][column].
+
+    - ``narrow``: where it stands beside others, at most ``NARROW`` pixels unless it says its own width, and without the
+      warnings and references that its caption has too.
 
     Errors: ``ConfigError`` for a kind of trace that is not drawn.
     """
@@ -41,8 +50,13 @@ def svg(figure: go.Figure, name: str, *, label: str = "", links: Mapping[str, st
     for trace in traces:
         kind = trace.get("type", "scatter")
         require(kind in ("scatter", "heatmap"), "type of trace", kind, "'scatter' or 'heatmap'")
-    width, height = float(layout.get("width") or WIDTH), float(layout.get("height") or 450)
+    width, height = width_of(figure, narrow), float(layout.get("height") or 450)
     margin = {"l": 80, "r": 80, "t": 100, "b": 80} | (layout.get("margin") or {})
+    if narrow and layout.get("title"):
+        heading = _narrow_title(str(layout["title"].get("text") or ""), width)
+        more = 17 * max(0, heading.count("<br>") - str(layout["title"].get("text") or "").count("<br>"))
+        layout["title"]["text"] = heading
+        margin["t"], height = margin["t"] + more, height + more
     box = (float(margin["l"]), float(margin["t"]), width - float(margin["r"]), height - float(margin["b"]))
     axes = _axes(layout, traces, box)
     known, hatch = dict(links or {}), f"{name}-hatch"
@@ -72,6 +86,18 @@ def svg(figure: go.Figure, name: str, *, label: str = "", links: Mapping[str, st
         viewBox=f"0 0 {width:g} {height:g}", width=width, height=height, font_family=FONT,
         role="img" if not known else "group", aria_label=label or None,
     )  # fmt: skip
+
+
+def width_of(figure: go.Figure, narrow: bool = False) -> float:
+    """Pixels of the figure as ``svg`` draws it."""
+    return float(figure.layout.width or (NARROW if narrow else WIDTH))  # type: ignore[union-attr]
+
+
+def _narrow_title(text: str, width: float) -> str:
+    """The bold lines of a title in as many lines as a narrow figure needs."""
+    bold = [line for line in text.split("<br>") if not line.startswith("<span")]
+    words = html.unescape(plain_text(" ".join(bold)))
+    return "<br>".join(f"<b>{line}</b>" for line in wrapped(words, int(width / 7.8)))
 
 
 def _axes(layout: dict[str, Any], traces: list[dict[str, Any]], box: tuple[float, ...]) -> dict[str, Axis]:

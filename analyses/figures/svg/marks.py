@@ -16,6 +16,8 @@ from analyses.figures.svg.elements import element, number, path, plain_text, tex
 from analyses.figures.svg.numbers import filled, floats
 
 DASH = {"dot": "1.5 3", "dash": "7 4", "dashdot": "7 3 1.5 3"}
+SMALLEST_TEXT = 6.5
+"""Pixels below which a number is left out of its cell; hovering says it."""
 CAP = 4
 """Half the length of the cap of an interval, in pixels."""
 Links = Mapping[str, str]
@@ -91,7 +93,10 @@ def heatmap(trace: dict[str, Any], x: Axis, y: Axis, links: Links, hatch: str) -
         if written and written != "no value":
             ink = "var(--ink)" if fill is None else INK if _lightness(fill) > 0.5 else "#ffffff"
             middle = ((left + right) / 2, (top + bottom) / 2)
-            inside.append(text_block(written, *middle, anchor="middle", size=size, fill=ink))
+            longest = max(len(line) for line in plain_text(written.replace("<br>", "\n")).split("\n"))
+            fitting = min(float(size), where["width"] / (0.58 * longest))
+            if fitting >= SMALLEST_TEXT:
+                inside.append(text_block(written, *middle, anchor="middle", size=fitting, fill=ink))
         subject = subjects[i][j] if subjects else None
         target = links.get(str(subject))
         cells += [element("a", *inside, href=f"#{target}", data_row=i, data_column=j)] if target else inside

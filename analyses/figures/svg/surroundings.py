@@ -17,6 +17,8 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom of the panels together, in pixels."""
 BAR = 64
 """Steps of colour in a colour bar."""
+LONGEST = 280
+"""Pixels of a colour bar: beside a map of many rows all of it is at the top."""
 
 
 def title(about: dict[str, Any]) -> list[Markup]:
@@ -32,7 +34,7 @@ def legend(traces: list[dict[str, Any]], about: dict[str, Any], box: Box) -> lis
     """The names of the series with their marks, in lines above the panels."""
     shown = [t for t in traces if t.get("name") and t.get("showlegend") is not False and t.get("type") == "scatter"]
     left, top, right, bottom = box
-    widths = [34 + 6.9 * len(plain_text(str(t["name"]))) for t in shown]
+    widths = [46 + 6.9 * len(plain_text(str(t["name"]))) for t in shown]
     rows: list[list[int]] = [[]]
     for n, width in enumerate(widths):
         if rows[-1] and left + sum(widths[m] for m in rows[-1]) + width > right + 60:
@@ -64,6 +66,7 @@ def colour_bar(trace: dict[str, Any], box: Box) -> list[Markup]:
     if trace.get("showscale") is False:
         return []
     left, top, right, bottom = box
+    bottom = min(bottom, top + LONGEST)
     width = float(about.get("thickness") or 10)
     x = left + float(about["x"]) * (right - left) + 6 if about.get("x") is not None else right + 12
     low, high = float(trace["zmin"]), float(trace["zmax"])

@@ -46,6 +46,18 @@ def _row(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def donor_rows(donors: pd.DataFrame) -> pd.DataFrame:
+    """The donors of a study under names that a reader knows."""
+    return donors.rename(
+        columns={
+            "ceiling": "best attainable",
+            "baseline": "without the rule",
+            "baseline_name": "which predictor",
+            "steps": "updates",
+        }
+    )
+
+
 def signed(value: float, unit: str) -> str:
     """A difference with its sign: in hundredths of a fraction, else in its unit."""
     return f"{100 * value:+.1f}" if unit == "fraction" else f"{value:+.4g}"
@@ -63,10 +75,17 @@ def settings(run: RunConfig, provenance: Mapping[str, Any] | None = None) -> pd.
 
 
 def spelled_out(plain: Any) -> str:
-    """Plain JSON as text: ``"steps 100, schedule constant"``."""
-    if isinstance(plain, dict):
-        return ", ".join(
-            f"{key} ({spelled_out(value)})" if isinstance(value, dict) else f"{key} {value}"
-            for key, value in plain.items()
-        )
-    return str(plain)
+    """Plain JSON as text: ``"steps 100, lengths uniform (low 2, high 20)"``; what is not set is left out."""
+    if not isinstance(plain, dict):
+        return str(plain)
+    said = []
+    for key, value in plain.items():
+        if value is None or value == [] or value == {}:
+            continue
+        if not isinstance(value, dict):
+            said.append(str(value) if key == "kind" else f"{key} {value}")
+            continue
+        kind = value.get("kind")
+        rest = spelled_out({name: each for name, each in value.items() if name != "kind"})
+        said.append(" ".join([key, *([str(kind)] if kind else []), *([f"({rest})"] if rest else [])]))
+    return ", ".join(said)

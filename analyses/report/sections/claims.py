@@ -17,6 +17,8 @@ from mechproc.statistics.measures import measure
 from mechproc.statistics.paired import interval
 from mechproc.studies.study import Study
 
+NOT_RUN = "not run"
+
 
 def add(page: Report, study: Study, store: Store) -> None:
     """A table of the claims, and one of the controls."""
@@ -28,18 +30,26 @@ def add(page: Report, study: Study, store: Store) -> None:
         "of seeds. A wrong word is said of one with a probability of at most 5 %."
     )
     verdicts = study.judge_claims(store, allow_mixed_provenance=True)
-    page.table(pd.DataFrame([row for verdict in verdicts for row in _rows(verdict)]),
-               "Claims and their contrasts: mean over paired seeds, 95 % interval, p after Holm over the contrasts of "
-               "the claim.")  # fmt: skip
-    page.table(pd.DataFrame([{"claim": v.claim.name, "word": v.word, "what is missing": missing(study, store, v)}
-                             for v in verdicts]), "What a decision lacks, and its price.")  # fmt: skip
+    stated = [{"claim": v.claim.name, "statement": v.claim.statement, "verdict": v.word,
+               "what is missing": missing(study, store, v)} for v in verdicts]  # fmt: skip
+    page.table(pd.DataFrame(stated), "The claims, what is said of each, and what a decision lacks, with its price.")
+    contrasts = [row for verdict in verdicts for row in _rows(verdict)]
+    if contrasts:
+        page.table(pd.DataFrame(contrasts),
+                   "The contrasts of the claims: mean over paired seeds, 95 % interval, p after Holm over the "
+                   "contrasts of the claim.")  # fmt: skip
     scores = {what: study.scores(store, what) for what in dict.fromkeys(claim.measure for claim in study.claims)}
     controls = [row for claim in study.claims for row in survived(study, store, claim, scores[claim.measure])]
-    if controls:
+    run = [row for row in controls if row["difference"] != NOT_RUN]
+    if len(run) < len(controls):
+        page.note(f"Of {len(controls) - len(run)} of {len(controls)} comparisons of a claim's arm with a control fewer "
+                  "than two seeds are complete.")  # fmt: skip
+    if run:
         page.table(
-            pd.DataFrame(controls),
+            pd.DataFrame(run),
             "Each claim's arms against the random start and against perturbed arms of the same task: a claim about "
-            "what was learned survives a control when the difference lies beyond zero. Without a correction.",
+            "what was learned survives a control when the interval of the difference lies beyond zero. Without a "
+            "correction.",
         )
     for note in dict.fromkeys(note for verdict in verdicts for note in verdict.notes):
         page.note(f"Note: {note}.")
@@ -61,7 +71,7 @@ def survived(study: Study, store: Store, claim: Claim, scores: Result) -> list[d
             row: dict[str, Any] = {"claim": claim.name, "arm": arm, "control": control}
             seeds = study.complete_seeds(store, [arm, control])
             if len(seeds) < 2:
-                rows.append(row | {"difference": "not run", "interval": "", "seeds": len(seeds), "survived": ""})
+                rows.append(row | {"difference": NOT_RUN, "interval": "", "seeds": len(seeds), "survived": ""})
                 continue
             pair = scores.select(arm=[arm, control], seed=seeds).values
             within = interval(sign * (pair[0] - pair[1]))
@@ -70,7 +80,7 @@ def survived(study: Study, store: Store, claim: Claim, scores: Result) -> list[d
                 if within.bounded
                 else "unbounded"
             )
-            word = "yes" if within.bounded and within.low > 0 else "no"
+            word = "too few seeds" if not within.bounded else "yes" if within.low > 0 else "no"
             mean = signed(float(np.mean(sign * (pair[0] - pair[1]))), what.unit)
             rows.append(row | {"difference": mean, "interval": ends if within.bounded else "unbounded",
                                "seeds": len(seeds), "survived": word})  # fmt: skip
@@ -93,22 +103,23 @@ def missing(study: Study, store: Store, verdict: ClaimVerdict) -> str:
 
 
 def _rows(verdict: ClaimVerdict) -> list[dict[str, Any]]:
+    """One row for each contrast that there are numbers of."""
     rows = []
     for row in verdict.rows():
-        unit = str(row.get("unit", ""))
-        known = "mean" in row
-        ends = f"{signed(row['low'], unit)} to {signed(row['high'], unit)}" if known and row["low"] is not None else ""
+        if "mean" not in row:
+            continue
+        unit = str(row["unit"])
         rows.append(
             {
                 "claim": row["claim"],
-                "statement": row["statement"],
-                "verdict": row["word"],
-                "contrast": row.get("contrast", ""),
-                "effect": signed(row["mean"], unit) if known else "not run",
-                "interval": ends,
-                "smallest that matters": signed(row["smallest_effect"], unit).removeprefix("+") if known else "",
+                "contrast": row["contrast"],
+                "effect": signed(row["mean"], unit),
+                "interval": f"{signed(row['low'], unit)} to {signed(row['high'], unit)}"
+                if row["low"] is not None
+                else "unbounded",
+                "smallest that matters": signed(row["smallest_effect"], unit).removeprefix("+"),
                 "unit": "points" if unit == "fraction" else unit,
-                "p after Holm": f"{row['adjusted_p']:.3g}" if known else "",
+                "p after Holm": f"{row['adjusted_p']:.3g}",
                 "seeds": row["n_seeds"],
             }
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
+
 from analyses.report.document import Report
 from analyses.report.sections.arms import settings, spelled_out
 from mechproc.result import Result
@@ -22,6 +24,8 @@ def of_study(page: Report, study: Study, store: Store) -> None:
         by_task.setdefault(run.procedure, []).append((arm, run))
     for runs in by_task.values():
         page.text(of_runs([run for _, run in runs], len({arm for arm, _ in runs})))
+    if donors := _donors([run for _, run in study.runs]):
+        page.table(pd.DataFrame(donors), "What the parts that are moved were pretrained on, and how.")
     differ = f" Compared arms may differ in {', '.join(study.may_differ)} too." if study.may_differ else ""
     page.text(
         "Within a seed all arms that are compared have the same task, fresh weights, order of data and test items, so "
@@ -45,8 +49,6 @@ def of_runs(runs: Sequence[RunConfig], n_arms: int) -> str:
         ", ".join(map(str, seeds))  # fmt: skip
     shapes = {spelled_out(run.model.to_dict()) for run in runs}
     trainings = {spelled_out(run.training.to_dict()) for run in runs}
-    needed = [donor for run in runs for origin in run.donors.values() for donor in origin.needs]
-    donors = {donor.procedure.short_name: donor for donor in needed}
     mlps = "no MLPs" if cfg.attn_only else f"MLPs of {cfg.d_mlp} neurons"
     text = [
         f"{n_arms} arm{'s' if n_arms > 1 else ''} of transformers with {cfg.n_layers} layers, {cfg.n_heads} heads, "
@@ -56,13 +58,27 @@ def of_runs(runs: Sequence[RunConfig], n_arms: int) -> str:
         f"{training.learning_rate:g}, schedule {training.schedule}, weight decay {training.weight_decay:g}"
         f"{' (other settings too)' if len(trainings) > 1 else ''}; accuracy is that on {training.n_test:,} test items.",
     ]
-    for name, donor in donors.items():
-        text.append(
-            f"Donors of {name} ({spelled_out(donor.procedure.to_dict())}) were pretrained with "
-            f"{donor.training.last_step:,} updates of {donor.training.batch_size} items, learning rate "
-            f"{donor.training.learning_rate:g}."
-        )
     return " ".join(text)
+
+
+def _donors(runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+    """One row for each donor's name, rule and training, whatever its seed."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for run in runs:
+        for name, origin in run.donors.items():
+            for donor in origin.needs:
+                training, rule = donor.training, spelled_out(donor.procedure.to_dict())
+                row = {
+                    "donor": name,
+                    "rule": rule,
+                    "updates": f"{training.last_step:,}",
+                    "items in each": training.batch_size,
+                    "learning rate": f"{training.learning_rate:g}",
+                    "schedule": training.schedule,
+                    "weight decay": f"{training.weight_decay:g}",
+                }
+                rows[tuple(map(str, row.values()))] = row
+    return list(rows.values())
 
 
 def of_results(page: Report, results: Sequence[Result]) -> None:
@@ -72,8 +88,6 @@ def of_results(page: Report, results: Sequence[Result]) -> None:
         facts = {key: value for key, value in result.metadata.items() if isinstance(value, int | float | str)}
         rows.append({"analysis": result.title, "settings": spelled_out(facts) or "not said",
                      "does not show": result.what_it_does_not_show})  # fmt: skip
-    import pandas as pd
-
     page.table(pd.DataFrame(rows), "What each analysis was run with, and the conclusion that does not follow from it.")
 
 

@@ -21,14 +21,13 @@ def add(page: Report, name: str, study: Study, store: Store) -> None:
     page.heading("Beside the paper")
     rows = []
     for each in compared:
-        gain = each.gain
         rows.append(
             {
                 "start": each.cell.initialisation,
                 "task": each.cell.task,
                 "theirs": f"{100 * each.cell.accuracy:.1f}",
                 "ours [95 % interval]": paper_page.ours(each) or "not run",
-                "minus random start": "" if gain is None or not gain.bounded else str(gain),
+                "minus random start": paper_page.gained(each),
                 "seeds": len(each.seeds),
                 "word": each.word,
                 "in what they differ": each.cell.note,

@@ -17,7 +17,7 @@ from mechproc.result import Label, Result, in_words
 
 MAX_FIGURES = 8
 """Figures of one Result; the rest of its numbers is in its CSV file and in the evidence."""
-MAX_MAPS = 4
+MAX_MAPS = 6
 """Maps of one Result beside those of the others."""
 Drawn = list[go.Figure]
 
@@ -25,8 +25,10 @@ Drawn = list[go.Figure]
 def add(page: Report, results: Sequence[Result]) -> None:
     """A section for each Result, and before them all maps of parts in the same rows where there are several."""
     _beside_each_other(page, results)
+    titles = [result.title for result in results]
     for number, result in enumerate(results):
-        page.heading(f"{result.title[0].upper()}{result.title[1:]}", 2 if number == 0 or len(results) < 12 else 3)
+        title = result.title if titles.count(result.title) == 1 else f"{result.title}: {_whose(result)}"
+        page.heading(f"{title[0].upper()}{title[1:]}", 2 if number == 0 or len(results) < 12 else 3)
         for sentence in result.metadata.get("sentences", []):
             page.text(str(sentence))
         drawn, n_left_out = figures_of(result)
@@ -60,13 +62,26 @@ def maps_of(result: Result) -> list[tuple[str, Result]]:
 
 
 def _beside_each_other(page: Report, results: Sequence[Result]) -> None:
-    found = [each for result in results for each in maps_of(result)[:MAX_MAPS]]
-    found = [(title, one) for title, one in found if np.isfinite(one.values).any()]
+    titles = [result.name for result in results]
+    found: list[tuple[str, Result]] = []
+    left_out = 0
+    for result in results:
+        maps = [each for each in maps_of(result) if np.isfinite(each[1].values).any()]
+        whose = f", {_whose(result)}" if titles.count(result.name) > 1 and maps else ""
+        found += [(f"{title}{whose}", one) for title, one in maps[:MAX_MAPS]]
+        left_out += len(maps[MAX_MAPS:])
     if len(found) < 2:
         return
     page.heading("Maps beside each other")
-    page.text("Every map has the same rows, so that a part can be followed from one to the next.")
+    more = f" {left_out} more maps are below, with the Result that they are of." if left_out else ""
+    page.text(f"Every map has the same rows, so that a part can be followed from one to the next.{more}")
     page.figure(figures.maps([one for _, one in found], [title for title, _ in found]))
+
+
+def _whose(result: Result) -> str:
+    """Which models a Result is of, as far as it says; else the name of its file."""
+    models = (result.metadata.get("request") or {}).get("models") or {}
+    return ", ".join(models) or str(result.metadata.get("file", "not named"))
 
 
 def _each(result: Result, kept: Sequence[str]) -> list[tuple[dict[str, Label], Result]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from analyses import figures
+from analyses.figures.svg import NARROW
 from analyses.report.document import Report
 from analyses.report.sections import arms
 from mechproc.result import Result
@@ -23,11 +24,17 @@ MAX_LINES = 8
 """Arms in one figure of curves; more are drawn rule by rule."""
 
 
-def add(page: Report, study: Study, store: Store) -> None:
-    """The sections of a study, as far as it was run."""
+def progress(page: Report, study: Study, store: Store) -> int:
+    """What the study asks and how much of it was run; returns how many runs are complete."""
     n_known = sum(store.has_scores(run) for _, run in study.runs)
     page.text(study.question or f"The study {study.name}.")
     page.text(f"{n_known:,} of {len(study.runs):,} trainings are complete.")
+    return n_known
+
+
+def add(page: Report, study: Study, store: Store, *, begun: bool = False) -> None:
+    """The sections of a study, as far as it was run; ``begun``: what it asks stands on the page already."""
+    n_known = progress(Report("unseen") if begun else page, study, store)
     if n_known == 0:
         page.note("Not run yet: there is no score to show. The arms are those that the study plans.")
         page.table(arms.moved(study), "What each arm starts from. Everything that is not named is fresh.")
@@ -54,8 +61,8 @@ def add(page: Report, study: Study, store: Store) -> None:
     donors = study.donors(store)
     if len(donors):
         page.heading("The pretrained models on their own rule")
-        page.table(donors, "Accuracy of each donor on its own rule, the best attainable one, and the best predictor "
-                           "that does not know the rule.")  # fmt: skip
+        page.table(arms.donor_rows(donors), "Accuracy of each donor on its own rule, the best attainable one, and that "
+                                            "of the best predictor that does not know the rule.")  # fmt: skip
     if len(study.arms) <= MAX_ARMS:
         page.heading("The arms")
         page.table(arms.moved(study), "What each arm starts from. Everything that is not named is fresh.")
@@ -137,31 +144,42 @@ def _curves(page: Report, study: Study, store: Store) -> None:
         if np.isfinite(curve.select(arm=arm).values).any():
             tasks.setdefault(_place(arm, study)[0], []).append(arm)
     for task, members in tasks.items():
-        drawn = [_titled(curve.select(arm=group), group, task) for group in _groups(members, study)]
-        whole = curve.select(arm=members)
-        page.figure([figures.curves(_thinned(each)) for each in drawn], f"Validation accuracy on {task}.", whole)
+        groups = _groups(members, study)
+        width = None if len(groups) == 1 else NARROW
+        drawn = [
+            figures.curves(_thinned(_titled(curve.select(arm=group), group, rule, task)), width=width, title=title)
+            for title, rule, group in groups
+        ]
+        page.figure(drawn, f"Validation accuracy on {task}.", curve.select(arm=members))
 
 
-def _groups(members: Sequence[str], study: Study) -> list[list[str]]:
-    """Arms that are drawn together: all of a task, or rule by rule beside the random start."""
+def _groups(members: Sequence[str], study: Study) -> list[tuple[str, str, list[str]]]:
+    """Title, rule and arms of each figure: all of a task, or rule by rule beside the random start."""
+    task = _place(members[0], study)[0]
     if len(members) <= MAX_LINES:
-        return [list(members)]
+        return [(task, "", list(members))]
     random = [arm for arm in members if _place(arm, study)[1] == RANDOM]
     rules: dict[str, list[str]] = {}
     for arm in members:
         if arm not in random:
             rules.setdefault(_place(arm, study)[1].partition(",")[0], []).append(arm)
     room = MAX_LINES - len(random)
-    return [random + group[n : n + room] for group in rules.values() for n in range(0, len(group), room)]
+    found = []
+    for rule, group in rules.items():
+        parts = [group[n : n + room] for n in range(0, len(group), room)]
+        for n, part in enumerate(parts, start=1):
+            of = f" ({n} of {len(parts)})" if len(parts) > 1 else ""
+            found.append((f"{task}: {rule}{of}", rule, random + part))
+    return found
 
 
-def _titled(curve: Result, group: Sequence[str], task: str) -> Result:
-    """The curves of a group under short names: without the task, which the caption says."""
-    short = [arm.removeprefix(f"{task}: ") for arm in group]
+def _titled(curve: Result, group: Sequence[str], rule: str, task: str) -> Result:
+    """The curves of a group under short names: without the task and the rule, which the title says."""
+    short = [arm.removeprefix(f"{task}: ").removeprefix(f"{rule}, ") for arm in group]
     known = np.flatnonzero(np.isfinite(curve.values).any(axis=(0, 2))).tolist()
     curve = curve.select(seed=[curve.coordinates["seed"][n] for n in known])
     named = {**curve.coordinates, "arm": short}
-    return dataclasses.replace(curve, name=f"accuracy, {task}", coordinates=named, undefined=(), provenance=())
+    return dataclasses.replace(curve, name=f"{task}: accuracy", coordinates=named, undefined=(), provenance=())
 
 
 def _thinned(curve: Result) -> Result:

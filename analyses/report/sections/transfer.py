@@ -70,7 +70,7 @@ def _donors(page: Report, findings: TransferFindings) -> None:
         "copy of a token; a model that is no better than the baseline may transfer that mechanism alone."
     )
     page.table(
-        donors.rename(columns={"baseline": "best baseline", "baseline_name": "name of the baseline"}),
+        arms.donor_rows(donors),
         "Test accuracy of each pretrained model on its own rule, the best attainable accuracy, and the best baseline.",
     )
 

@@ -16,10 +16,44 @@
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   }
 
+  // The patterns of all heads of an item: queries downwards, keys to the right, as dark as the attention is high.
+  function patterns({ tokens, attention, attentionHeadNames: names }) {
+    const cell = 11, n = tokens.length, margin = 14 + 6 * Math.max(...tokens.map(token => token.length));
+    const side = margin + cell * n + 16, above = 24, columns = Math.min(4, names.length);
+    const add = (to, name, attributes, text = "") => {
+      const one = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) one.setAttribute(key, value);
+      one.textContent = text;
+      return to.appendChild(one);
+    };
+    const size = { width: columns * side, height: Math.ceil(names.length / columns) * (side + above) };
+    const svg = add(document.createDocumentFragment(), "svg", { ...size, "font-family": "sans-serif", "font-size": 9 });
+    add(svg, "rect", { ...size, fill: "#ffffff" });
+    names.forEach((name, h) => {
+      const head = add(svg, "g", { transform: `translate(${side * (h % columns)} ${(side + above) * Math.floor(h / columns)})` });
+      add(head, "text", { x: margin, y: 14, "font-size": 12, "font-weight": 600 }, name);
+      tokens.forEach((token, q) => {
+        const [x, y] = [margin + cell * (q + 0.75), above + cell * (q + 0.75)];
+        add(head, "text", { x: margin - 4, y, "text-anchor": "end" }, token);
+        const below = above + cell * n + 4;
+        add(head, "text", { x, y: below, transform: `rotate(-90 ${x} ${below})`, "text-anchor": "end" }, token);
+        attention[h][q].forEach((share, k) => {
+          const at = { x: margin + cell * k, y: above + cell * q, width: cell - 1, height: cell - 1 };
+          if (share > 0.004) add(head, "rect", { ...at, fill: "#1f5388", "fill-opacity": share });
+        });
+      });
+    });
+    return svg;
+  }
+
   for (const tools of document.querySelectorAll(".tools")) tools.hidden = false;
   document.addEventListener("click", async event => {
     const button = event.target.closest("button");
     if (button?.dataset.csv) save(await unpacked(button.dataset.csv), button.dataset.csv.replace(/-csv$/, ".csv"), "text/csv");
+    if (button?.dataset.attention) {
+      const data = JSON.parse(document.getElementById(button.dataset.attention + "-data").textContent);
+      save(new XMLSerializer().serializeToString(patterns(data)), button.dataset.attention + ".svg", "image/svg+xml");
+    }
     if (button?.dataset.svg) {
       const text = new XMLSerializer().serializeToString(document.getElementById(button.dataset.svg));
       save(text.replace(/var\((--\w+)\)/g, (whole, name) => light[name] ?? whole), button.dataset.svg + ".svg", "image/svg+xml");

@@ -178,8 +178,15 @@ class TestDownloads:
 
     def test_a_table_that_is_cut_can_be_downloaded_whole(self):
         report = Report("T").table(pd.DataFrame({"n": range(MAX_ROWS + 5)}), "Many")
-        assert csv_of(report, "table-1") == ["n", *map(str, range(MAX_ROWS + 5))]
-        assert "table-1-csv" not in Page(Report("T").table(pd.DataFrame({"n": [1]}), "Few").html()).blocks
+        assert csv_of(report, "figure-table-1") == ["n", *map(str, range(MAX_ROWS + 5))]
+        assert "figure-table-1-csv" not in Page(Report("T").table(pd.DataFrame({"n": [1]}), "Few").html()).blocks
+
+    def test_figures_in_the_evidence_on_a_part_can_be_downloaded_too(self):
+        report = Report("T")
+        report.about("L0.H1").figure(figures.arms(SCORES), "Scores", SCORES)
+        html = report.html()
+        assert 'data-svg="evidence-1-1-1"' in html and 'data-csv="evidence-1-1-csv"' in html
+        assert csv_of(report, "evidence-1-1")[0] == "arm,seed,value,note"
 
     def test_attention_patterns_can_be_downloaded_with_their_tokens(self):
         rows = csv_of(Report("T").figure(view(["a", HOSTILE, "b"]), "Attention"), "figure-1")
@@ -212,6 +219,12 @@ class TestTable:
         assert text.count("undefined") == 5  # mean, interval, two seeds, and the note
         assert "part pos undefined: the same in every item" in text
         assert "By part. Accuracy lost (fraction; positive: it hurts). 2 seeds. Heads and neurons" in text
+
+    def test_cells_without_a_number_say_so_where_there_are_no_seeds(self):
+        rates = Result("rate", np.array([0.5, np.nan, np.nan]), ("cell",), {"cell": ["a", "b", "c"]}, "fraction",
+                       "higher: more", "why", undefined=[({"cell": "c"}, "no part counts")])  # fmt: skip
+        cells = [row[-1].text for row in Report("T").table(rates).blocks[0].table.rows]
+        assert cells == ["0.5", "missing", "undefined"]
 
     def test_heads_by_index_have_no_mean_over_seeds(self):
         axes = {"part": ["L0.H0", "L0.mlp"], "seed": list(range(8))}

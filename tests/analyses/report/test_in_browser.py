@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -69,11 +70,17 @@ def test_figures_are_saved_as_svg_and_csv(page, browse):
     act = """
       document.querySelector("[data-svg]").click();
       document.querySelector("[data-csv]").click();
+      document.querySelector("[data-attention]").click();
       await new Promise(done => setTimeout(done, 300));
     """
     seen = browse(page, act)
-    picture, numbers = sorted(seen.watched["saved"], key=lambda each: each["type"])
+    numbers = next(each for each in seen.watched["saved"] if each["type"] == "text/csv")
+    pictures = [each for each in seen.watched["saved"] if each["type"] == "image/svg+xml"]
+    picture, patterns = sorted(pictures, key=lambda each: "L0.mlp" not in each["text"])
     assert picture["text"].startswith("<svg") and "var(" not in picture["text"] and "L0.H1" in picture["text"]
+    drawn = ElementTree.fromstring(patterns["text"])
+    assert "</script><im" in "".join(drawn.itertext()) and len(drawn.findall("{*}g")) == 2  # a token, the heads
+    assert len(drawn.findall(".//{*}g/{*}rect")) == 2 * sum(range(len(TOKENS) + 1))
     assert numbers["text"].splitlines()[:2] == ["part,seed,value,note", "embed,0,0.5,"]
     assert "L0.H1,1,,missing" in numbers["text"] and "undefined: the same in every item" in numbers["text"]
     assert clean(seen), seen.watched

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,23 @@ def test_a_result_is_drawn_as_its_axes_ask_for_or_printed(axes, n_figures):
     kinds = [block.kind for block in page.blocks if block.kind in ("figure", "table")]
     assert kinds[-1] == ("figure" if n_figures else "table")
     assert "<svg" in page.html() or not n_figures
+
+
+def test_what_is_said_of_one_picture_stands_below_it():
+    circuits = Result.load(KEPT / "circuit" / "set-symbol.json").select(seed=[0, 1])
+    page = Report("T").figure(results.figures_of(circuits)[0], "", circuits)
+    (block,) = page.blocks
+    assert "Widths are effects" in block.caption and "edges of at least" not in block.caption
+    assert [text.count("edges of at least") for text in block.below] == [1, 1] and block.below[0] != block.below[1]
+    assert all(text in page.html() for text in block.below)
+
+
+def test_results_of_one_name_are_told_apart_by_their_models_or_files():
+    named = dataclasses.replace(made("part", "seed"), metadata={"request": {"models": {"sort": {}}}})
+    page = Report("T")
+    results.add(page, [named, dataclasses.replace(made("part", "seed"), metadata={"file": "of-set"})])
+    headings = [block.text for block in page.blocks if block.kind == "heading"]
+    assert headings[1:] == ["Lost: sort", "Lost: of-set"]
 
 
 def test_kept_results_are_drawn():

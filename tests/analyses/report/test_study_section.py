@@ -11,7 +11,7 @@ import pytest
 from analyses.report import Report
 from analyses.report.collect import report
 from analyses.report.sections import claims, paper, study
-from mechproc.studies import perturbation, rules_by_task
+from mechproc.studies import perturbation, rules_by_task, transfer_map
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ class TestPage:
         study.add(page, noise, generated(points=5))
         html = page.html()
         matrix, curves = [block for block in page.blocks if block.kind == "figure"]
-        assert "10 seeds. Each cell is a mean over seeds, in points, above its 95 % interval" in matrix.caption
+        assert "10 seeds. Each cell is a mean over seeds, in points, before its 95 % interval" in matrix.caption
         drawn = {str(t.name) for figure in curves.figures for t in figure.data}
         for arm in noise.arms:
             assert f'aria-label="Evidence on {arm}"' in html
@@ -96,13 +96,21 @@ class TestClaims:
     def test_word_effect_interval_and_seeds(self, rules, generated):
         page, store = Report("T"), generated()
         claims.add(page, rules, store)
-        rows, prices, *_ = tables(page)
+        stated, rows, *_ = tables(page)
         verdicts = rules.judge_claims(store)
-        assert list(rows["claim"].unique()) == [verdict.claim.name for verdict in verdicts]
+        assert list(stated["claim"]) == [verdict.claim.name for verdict in verdicts]
         first = verdicts[0].contrasts[0]
         assert rows.loc[0, "effect"] == f"{100 * first.mean:+.1f}" and rows.loc[0, "seeds"] == "10"
         assert rows.loc[0, "p after Holm"] == f"{first.adjusted_p:.3g}"
-        assert list(prices["word"]) == [verdict.word for verdict in verdicts]
+        assert list(stated["verdict"]) == [verdict.word for verdict in verdicts]
+        assert list(stated["what is missing"]) == [claims.missing(rules, store, verdict) for verdict in verdicts]
+
+    def test_comparisons_with_controls_that_were_not_run_are_counted_and_not_listed(self, noise, generated):
+        page = Report("T")
+        claims.add(page, noise, generated(absent=of_arm(noise, "haystack: permuted")))
+        *_, controls = tables(page)
+        assert "haystack: permuted" not in list(controls["control"]) and len(controls)
+        assert "comparisons of a claim's arm with a control fewer than two seeds are complete" in text(page)
 
     def test_controls_are_those_of_the_task_and_say_whether_the_difference_lies_beyond_zero(self, noise, generated):
         store = generated()
@@ -141,3 +149,15 @@ def test_a_whole_page_has_methods_from_the_configs_and_the_commands(generated, t
     from analyses.report.sections.methods import of_runs
 
     assert "updates of 7 items" in of_runs([run.replace(training=changed)], 1)
+
+
+def test_the_maps_of_a_transfer_come_before_its_scores_for_the_seeds_that_have_them(generated, tmp_path):
+    planned = transfer_map.study("laptop")
+    first = [run.identity for arm, run in planned.runs if run.seed == 10 and arm.count(",") < 2]
+    absent = {run.identity for _, run in planned.runs} - set(first)
+    page = report(["transfer-map"], generated(absent=absent, points=3), kept=tmp_path)
+    headings = [block.text for block in page.blocks if block.kind == "heading"]
+    assert headings[:3] == ["Maps beside each other", "Gain of parts of set", "Gain of parts of k-dyck"]
+    assert headings.index("What each start gains") == 3 and text(page).count("trainings are complete") == 1
+    (beside, *_) = [block for block in page.blocks if block.kind == "figure"]
+    assert set(beside.figures[0].layout.xaxis.ticktext) == {"10"}
