@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analyses.planted import page
-from mechproc.pages import table, write_between
+from mechproc.pages import between, table, write_between
 from mechproc.pretrained import card
 from mechproc.result import Result
+from mechproc.statistics.paired import interval
 from mechproc.studies.masters import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -101,11 +104,133 @@ def pages() -> str:
     return table((found["study"], ""), rows)
 
 
+def negative() -> str:
+    """The number behind each negative result, from the files and the tables that have it."""
+    rows = [*_not_found(), *_undecided(), *_of_methods()]
+    return table(("entry", "number, with 95 % intervals", "of", "from"), rows)
+
+
+def _not_found() -> list[tuple[str, str, str, str]]:
+    mlps = _verdict("MLPs", "random")
+    predictors = _rows(ROOT / "docs" / "transferable.md", "transferable", "predictor")
+    best = max(predictors, key=lambda row: float(row["skill, leaving one rule out"]))
+    nearest = [float(r["own rule nearest"]) for r in _rows(QUESTIONS / "weights-of-rules.md", "spectrum", "part")]
+    known = card("set")
+    scores = [100 * donor["accuracy"] for donor in known["donors"]]
+    floor = 100 * max(known["baselines"].values())
+    worst = max(_rows(QUESTIONS / "which-heads.md", "quality", "contrast"), key=lambda row: row["incompleteness"])
+    return [
+        ("MLPs of `set` alone in the demo", _points(mlps), f"{mlps['n_seeds']} seeds", DEMO),
+        (
+            "predictors of transfer",
+            f"best skill {best['skill, leaving one rule out']} ({best['predictor']}), p {best['p']}; "
+            "0 is no better than the mean",
+            f"{best['donors']} donors",
+            "[the search](transferable.md)",
+        ),
+        (
+            "rule of a single model from its spectrum",
+            f"own rule nearest in {100 * min(nearest):.0f} to {100 * max(nearest):.0f} % of models, by part; "
+            "chance 25 %",
+            "40 models",
+            "[weights of rules](questions/weights-of-rules.md)",
+        ),
+        (
+            "models of `set` that learned to remove duplicates",
+            f"{len(known['mastered'])} of {len(scores)} mastered it; mean accuracy {sum(scores) / len(scores):.1f} %, "
+            f"without the rule {floor:.1f} %",
+            f"{len(scores)} seeds",
+            "[shipped models](pretrained.md)",
+        ),
+        (
+            "circuits that are not complete",
+            f"incompleteness up to {worst['incompleteness']} of the change, median and range, for {worst['contrast']}",
+            "8 seeds",
+            "[which heads?](questions/which-heads.md)",
+        ),
+    ]
+
+
+def _undecided() -> list[tuple[str, str, str, str]]:
+    arranged = _verdict("attention", "permuted attention")
+    accuracy = _json("set_to_haystack.json")["accuracy"]
+    apart = np.array(accuracy["full"]) - np.array(accuracy["attention"])
+    within = interval(apart)
+    paper = between(ROOT / "docs" / "paper-table.md", "compare-paper").splitlines()[0]
+    return [
+        (
+            "arrangement in the demo",
+            f"{_points(arranged)}, p after Holm {arranged['adjusted_p']:.3f}",
+            f"{arranged['n_seeds']} seeds",
+            DEMO,
+        ),
+        (
+            "the whole model against its attention alone in the demo",
+            f"{100 * apart.mean():+.1f} points ({100 * within.low:+.1f} to {100 * within.high:+.1f}), not declared: no "
+            "verdict",
+            f"{len(apart)} seeds",
+            DEMO,
+        ),
+        ("the paper's table", paper.rstrip("."), "seeds 10 to 19", "[the table](paper-table.md)"),
+    ]
+
+
+def _of_methods() -> list[tuple[str, str, str, str]]:
+    used = Result.load(RESULTS / "analyses" / "probing" / "k-dyck-used.json").select(
+        latent="depth", site="L0.resid_post"
+    )
+    changed, random = (used.select(quantity=name) for name in ("patched", "patched, random"))
+    within = interval(changed.values - random.values)
+    rates = {}
+    for method in ("percentile bootstrap", "sign-flip"):
+        of = [r["rate"] for r in _json("statistics.json")["rates"]
+              if r["n_seeds"] == 8 and r["quantity"] == f"false positive, {method}"]  # fmt: skip
+        rates[method] = f"{100 * min(of):.1f} to {100 * max(of):.1f} %"
+    return [
+        (
+            "depth of `k-dyck`, readable and not shown to be used",
+            f"{changed.values.mean():.2f} nats for the probe's direction, {random.values.mean():.2f} for a random one: "
+            f"{(changed.values - random.values).mean():+.2f} ({within.low:+.2f} to {within.high:+.2f})",
+            f"{changed.values.size} seeds",
+            "[stack depth](questions/stack-depth.md)",
+        ),
+        (
+            "percentile bootstrap at 8 seeds",
+            f"{rates['percentile bootstrap']} false positives where 5 % are announced; the exact test "
+            f"{rates['sign-flip']}",
+            "20,000 simulations each",
+            "`results/statistics.json`",
+        ),
+    ]
+
+
+def _verdict(treatment: str, control: str) -> dict[str, Any]:
+    """The demo's comparison of two arms."""
+    verdicts = _json("set_to_haystack.json")["verdicts"]
+    return next(v for v in verdicts if (v["treatment"], v["control"]) == (treatment, control))
+
+
+def _points(verdict: dict[str, Any]) -> str:
+    mean, low, high = (100 * verdict[name] for name in ("mean_difference", "low", "high"))
+    return f"{mean:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def _rows(page: Path, name: str, first: str) -> list[dict[str, str]]:
+    """The rows of the table whose first column is ``first``, in a block of a page that a command wrote."""
+    lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in between(page, name).splitlines()]
+    start = next(n for n, line in enumerate(lines) if line[0] == first)
+    end = next((n for n, line in enumerate(lines[start:], start) if len(line) < 2), len(lines))
+    return [dict(zip(lines[start], line, strict=True)) for line in lines[start + 2 : end]]
+
+
+QUESTIONS = ROOT / "docs" / "questions"
+DEMO = "[the demo](demo.md)"
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (ROOT / "docs" / "demo.md", demo),
     "heads": (ROOT / "docs" / "demo.md", heads),
     "pretrained": (ROOT / "docs" / "pretrained.md", pretrained),
     "speed": (ROOT / "docs" / "training.md", speed),
+    "negative": (ROOT / "docs" / "negative.md", negative),
     "pages": (ROOT / "docs" / "report.md", pages),
     page.NAME: (ROOT / "docs" / "calibration.md", calibration),
 }
