@@ -64,32 +64,45 @@ _LISTED = re.compile(r"(checkpoints/)?\w[\w.-]*")
 """The name of a file that ``test.json`` lists; no other leads to a file of the run."""
 
 
-class _File:
-    """A file of the folder, whose path is made when it is asked for: studies look into thousands of folders."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __get__(self, folder: RunFolder, _: type | None = None) -> Path:
-        return folder.path / self.name
+FILES = {
+    "config": "config.json",
+    "environment": "environment.json",
+    "metrics": "metrics.jsonl",
+    "checkpoints": "checkpoints",
+    "resume": "resume.safetensors",
+    "model": "model.safetensors",
+    "test_items": "test_items.safetensors",
+    "test": "test.json",
+    "error": "error.json",
+    "lock_file": "lock",
+}
+"""Names of the files by the attributes of ``RunFolder`` that have their paths."""
 
 
 class RunFolder:
     """The files of one run; the folder need not exist."""
 
-    config = _File("config.json")
-    environment = _File("environment.json")
-    metrics = _File("metrics.jsonl")
-    checkpoints = _File("checkpoints")
-    resume = _File("resume.safetensors")
-    model = _File("model.safetensors")
-    test_items = _File("test_items.safetensors")
-    test = _File("test.json")
-    error = _File("error.json")
-    lock_file = _File("lock")
+    config: Path
+    environment: Path
+    metrics: Path
+    checkpoints: Path
+    resume: Path
+    model: Path
+    test_items: Path
+    test: Path
+    error: Path
+    lock_file: Path
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    def __getattr__(self, name: str) -> Path:
+        """The path of a file, made when it is first asked for: studies look into thousands of folders."""
+        if name not in FILES:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        path = self.path / FILES[name]
+        self.__dict__[name] = path
+        return path
 
     def __str__(self) -> str:
         return str(self.path)

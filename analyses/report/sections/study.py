@@ -13,7 +13,9 @@ from analyses.report.document import Report
 from analyses.report.sections import arms
 from mechproc.result import Result
 from mechproc.runs.store import Store
+from mechproc.statistics.comparisons import Family
 from mechproc.statistics.measures import measure
+from mechproc.statistics.verdicts import Verdict
 from mechproc.studies.study import Study
 
 RANDOM = "random"
@@ -24,18 +26,18 @@ MAX_LINES = 8
 """Arms in one figure of curves; more are drawn rule by rule."""
 
 
-def progress(page: Report, study: Study, store: Store) -> int:
-    """What the study asks and how much of it was run; returns how many runs are complete."""
+def progress(page: Report, study: Study, store: Store) -> None:
+    """What the study asks and how much of it was run."""
     n_known = sum(store.has_scores(run) for _, run in study.runs)
     page.text(study.question or f"The study {study.name}.")
     page.text(f"{n_known:,} of {len(study.runs):,} trainings are complete.")
-    return n_known
 
 
 def add(page: Report, study: Study, store: Store, *, begun: bool = False) -> None:
     """The sections of a study, as far as it was run; ``begun``: what it asks stands on the page already."""
-    n_known = progress(Report("unseen") if begun else page, study, store)
-    if n_known == 0:
+    if not begun:
+        progress(page, study, store)
+    if not any(store.has_scores(run) for _, run in study.runs):
         page.note("Not run yet: there is no score to show. The arms are those that the study plans.")
         page.table(arms.moved(study), "What each arm starts from. Everything that is not named is fresh.")
         return
@@ -49,11 +51,7 @@ def add(page: Report, study: Study, store: Store, *, begun: bool = False) -> Non
     for family in study.families:
         judged = [verdict for verdict in verdicts if verdict.family == family]
         if judged:
-            page.table(
-                arms.verdict_rows(judged),
-                f"The comparisons of {family.name}, fixed before the run: mean paired difference of {family.measure}, "
-                "its 95 % interval by inversion of the sign-flip test, the exact p before and after Holm's correction.",
-            )
+            _comparisons(page, family, judged)
         else:
             page.note(f"{family.name}: no seed is complete in all arms, so that there is no verdict.")
     page.evidence(scores)
@@ -120,6 +118,23 @@ def _matrices(page: Report, study: Study, store: Store) -> None:
             continue
         note = f" {left_out} starts of which no run is complete are left out." if left_out else ""
         page.figure(figures.arm_matrix(found.select(start=known)), f"Starts by tasks.{note}", found)
+
+
+def _comparisons(page: Report, family: Family, judged: Sequence[Verdict]) -> None:
+    """The comparisons of a family under short names; of one that only describes there is no correction and no word."""
+    rows = arms.verdict_rows(judged)
+    tasks = {arm.partition(": ")[0] for arm in family.arms}
+    if len(tasks) == 1:
+        rows["comparison"] = rows["comparison"].str.replace(f"{tasks.pop()}: ", "", regex=False)
+    caption = (
+        f"The comparisons of {family.name}, fixed before the run: mean paired difference of {family.measure}, its 95 % "
+        "interval by inversion of the sign-flip test, "
+    )
+    if family.descriptive:
+        rows = rows.drop(columns=["p after Holm", "verdict"])
+        page.table(rows, f"{caption}the exact p. They describe: p is not corrected, and no verdict is drawn.")
+    else:
+        page.table(rows, f"{caption}the exact p before and after Holm's correction.")
 
 
 def _about_arms(page: Report, study: Study, store: Store) -> None:

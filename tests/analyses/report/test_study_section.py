@@ -80,6 +80,9 @@ class TestPage:
         for arm in noise.arms:
             assert f'aria-label="Evidence on {arm}"' in html
             assert arm.removeprefix("haystack: ") in drawn
+        (table, *_) = tables(page)
+        assert list(table.columns) == ["comparison", "points", "interval", "seeds", "p"]  # this family describes alone
+        assert table.loc[0, "comparison"].endswith(" against random")
         spoken = text(page.known.on("haystack: permuted"))
         assert "attn of set" in spoken and "permute" in spoken and "seed 10: haystack-" in spoken
 
