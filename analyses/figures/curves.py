@@ -29,7 +29,7 @@ def curves(
     figure = blank()
     intervals: list[Interval | None] = []
     names = [shortened(visible(str(arm)), MAX_NAME) for arm in curve.coordinates["arm"]]
-    begun = np.isfinite(curve.values).any(axis=2)
+    begun = np.asarray(np.isfinite(curve.values).any(axis=2))
     for number, (arm, seeds) in enumerate(zip(curve.coordinates["arm"], curve.values, strict=True)):
         colour, name = COLOURS[number % len(COLOURS)], escaped(names[number])
         group = f"arm {number}"

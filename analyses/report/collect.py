@@ -176,7 +176,7 @@ def _transfer_maps(name: str, each: Study, store: Store) -> list[Result]:
     """The map of each rule whose parts the study moves, for the seeds of which a run of the map is complete."""
     rules = [rule for rule in map_study.RULES["laptop"] if map_study.arm(rule, transfer_map.EVERYTHING) in each.by_arm]
     maps = [transfer_map.run(each, store, rule) for rule in rules] if name == "transfer-map" else []
-    begun = [(found, np.isfinite(found.values).any(axis=(0, 1))) for found in maps]
+    begun = [(found, np.asarray(np.isfinite(found.values).any(axis=(0, 1)))) for found in maps]
     return [found.select(seed=[s for s, is_known in zip(found.coordinates["seed"], known, strict=True) if is_known])
             for found, known in begun if known.any()]  # fmt: skip
 
