@@ -156,7 +156,6 @@ def _undecided() -> list[tuple[str, str, str, str]]:
     accuracy = _json("set_to_haystack.json")["accuracy"]
     apart = np.array(accuracy["full"]) - np.array(accuracy["attention"])
     within = interval(apart)
-    paper = between(ROOT / "docs" / "paper-table.md", "compare-paper").splitlines()[0]
     return [
         (
             "arrangement in the demo",
@@ -171,7 +170,6 @@ def _undecided() -> list[tuple[str, str, str, str]]:
             f"{len(apart)} seeds",
             DEMO,
         ),
-        ("the paper's table", paper.rstrip("."), "seeds 10 to 19", "[the table](paper-table.md)"),
     ]
 
 
