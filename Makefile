@@ -1,6 +1,8 @@
 # Every target sets up .venv itself; nothing is installed globally.
 PYTHON ?= python3
 RUN := .venv/bin/python -m
+# a file's tests stay together: they share what is dear to make
+PYTEST := $(RUN) pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: venv demo docs notebooks tables test test-slow test-cluster chaos check format bench bench-gpu clean
 
@@ -15,10 +17,10 @@ demo: venv            ## the whole story on small models, at most 6 minutes on t
 	$(RUN) mechproc demo --out demo
 
 test: venv            ## the fast tests, about 6 minutes
-	$(RUN) pytest -q
+	$(PYTEST)
 
 test-slow: venv       ## the slow tests: whole trainings, the notebooks, the demo in small
-	$(RUN) pytest -q -m slow
+	$(PYTEST) -m slow
 
 test-cluster: venv    ## the tests on a Ray cluster of two nodes, which are skipped where Ray is not installed
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
