@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechproc.cli import executors
+from mechproc.errors import require
 
 if TYPE_CHECKING:
     from mechproc.runs.store import Store
+    from mechproc.statistics.claim_verdicts import ClaimVerdict
     from mechproc.studies.study import Study
 
 
@@ -36,6 +38,8 @@ def add(subparsers: Any) -> None:
             action.add_argument("--workers", type=int, help="processes (default: one for each core)")
         if name == "run":
             executors.add_options(action)
+        if name == "claims":
+            action.add_argument("--write", type=Path, metavar="PAGE.md", help="put all claims between the page's marks")
         if name == "results":
             action.add_argument("--measure", action="append", help="such as 'steps to 0.5' (default: as compared)")
             action.add_argument("--csv", type=Path, help="write one row for each run to this file")
@@ -172,26 +176,25 @@ def _print_scores(study: Study, store: Store, measure: str) -> None:
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from mechproc.studies import STUDIES
+    from mechproc.runs.store import Store
+    from mechproc.studies import STUDIES, claims_page
     from mechproc.studies.registry import scales
 
+    if args.write:
+        require(args.study is None, "NAME", args.study, "left out: the page has the claims of every study")
+        claims_page.write(args.write, list(claims_page.verdicts(Store(args.store, args.records))))
+    found: list[ClaimVerdict] = []
     names = [args.study] if args.study else list(STUDIES)
-    declared = complete = decided = 0
     for name in names:
         args.study = name
         if args.scale and len(names) > 1 and not scales(name):
             continue
         study, store = _open(args)
         for verdict in study.judge_claims(store):
-            declared += 1
-            complete += verdict.n_seeds == verdict.claim.n_seeds
-            decided += verdict.word in ("supported", "refuted")
+            found.append(verdict)
             price = verdict.price(study.minutes_per_seed(store, verdict.claim.arms))
             print(f"{verdict}\n" + (f"  {price}\n" if price else ""))
-    print(
-        f"claims declared: {declared}, with all of their seeds: {complete}, decided: {decided}. A wrong word is said "
-        f"of a claim with a probability of at most 5 %: at most {0.05 * complete:.2g} wrong words are to be expected."
-    )
+    print(claims_page.summary(found))
     return 0
 
 

@@ -132,8 +132,12 @@ class ClaimVerdict:
         lines = [f"Note: {note}." for note in self.notes]
         lines += [f"Note: mixed provenance, {self.mixed_provenance[0]}."] if self.mixed_provenance else []
         lines += [f"Claim {self.claim.name}: {self.word}. {self.claim.statement}"]
-        lines += [f"  {self._contrast(c)}" for c in self.contrasts]
+        lines += [f"  {line}" for line in self.contrast_lines()]
         return "\n".join(lines)
+
+    def contrast_lines(self) -> list[str]:
+        """Each contrast with its effect, interval, p and word."""
+        return [self._contrast(c) for c in self.contrasts]
 
     def _repr_html_(self) -> str:
         return "<br>".join(html.escape(line) for line in str(self).splitlines())

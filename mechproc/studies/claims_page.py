@@ -1,0 +1,61 @@
+"""Every declared claim with its word, as a table in Markdown, kept between two marks of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mechproc import pages
+from mechproc.runs.store import Store
+from mechproc.statistics.claim_verdicts import ClaimVerdict
+from mechproc.studies import STUDIES
+from mechproc.studies.registry import SCALES, load, scales
+
+NAME = "claims"
+"""The name of the marks between which the table stands."""
+
+
+def verdicts(store: Store) -> Iterator[tuple[str, ClaimVerdict]]:
+    """(study and scale, verdict) of every claim of the project's studies, the paper's scale first."""
+    for scale in reversed(SCALES):
+        for name in STUDIES:
+            if scales(name):
+                study = load(name, scale)
+            elif scale == SCALES[0]:  # those of one scale, once
+                study = load(name)
+            else:
+                continue
+            yield from ((study.name, verdict) for verdict in study.judge_claims(store))
+
+
+def summary(found: Sequence[ClaimVerdict]) -> str:
+    """How many claims there are, how many are decided, and how many wrong words are to be expected."""
+    complete = sum(verdict.n_seeds == verdict.claim.n_seeds for verdict in found)
+    decided = sum(verdict.word in ("supported", "refuted") for verdict in found)
+    return (
+        f"claims declared: {len(found)}, with all of their seeds: {complete}, decided: {decided}. A wrong word is said "
+        f"of a claim with a probability of at most 5 %: at most {0.05 * complete:.2g} wrong words are to be expected."
+    )
+
+
+def markdown(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
+    """The claims of which runs exist, with their contrasts; then the names of those that were not run."""
+    rows, waiting = [], []
+    for study, verdict in found:
+        if verdict.n_seeds == 0:
+            waiting.append(f"{verdict.claim.name} ({study})")
+            continue
+        contrasts = "; ".join(verdict.contrast_lines())
+        rows.append([verdict.claim.name, study, verdict.claim.statement, f"**{verdict.word}**", contrasts])
+    text = summary([verdict for _, verdict in found])
+    lines = [f"{text[0].upper()}{text[1:]}", "", pages.table(("claim", "study", "statement", "", "contrasts"), rows)]
+    if notes := dict.fromkeys(note for _, verdict in found for note in verdict.notes):
+        lines += ["", "What to know of their donors:", "", *(f"- {note}." for note in notes)]
+    if waiting:
+        lines += ["", f"No seed is complete in all arms of: {', '.join(waiting)}."]
+    return "\n".join(lines)
+
+
+def write(path: Path, found: Sequence[tuple[str, ClaimVerdict]]) -> None:
+    """Put the table between the marks of a page. Errors: ``StoreError`` where the page or its marks are missing."""
+    pages.write_between(path, NAME, markdown(found))
