@@ -52,9 +52,10 @@ def svg(
         require(kind in ("scatter", "heatmap"), "type of trace", kind, "'scatter' or 'heatmap'")
     width, height = width_of(figure, narrow), float(layout.get("height") or 450)
     margin = {"l": 80, "r": 80, "t": 100, "b": 80} | (layout.get("margin") or {})
-    if narrow and layout.get("title"):
-        heading = _narrow_title(str(layout["title"].get("text") or ""), width)
-        more = 17 * max(0, heading.count("<br>") - str(layout["title"].get("text") or "").count("<br>"))
+    if layout.get("title"):
+        text = str(layout["title"].get("text") or "")
+        heading = _narrow_title(text, width) if narrow else _fitting_title(text, width)
+        more = 17 * max(0, heading.count("<br>") - text.count("<br>"))
         layout["title"]["text"] = heading
         margin["t"], height = margin["t"] + more, height + more
     box = (float(margin["l"]), float(margin["t"]), width - float(margin["r"]), height - float(margin["b"]))
@@ -96,8 +97,18 @@ def width_of(figure: go.Figure, narrow: bool = False) -> float:
 def _narrow_title(text: str, width: float) -> str:
     """The bold lines of a title in as many lines as a narrow figure needs."""
     bold = [line for line in text.split("<br>") if not line.startswith("<span")]
-    words = html.unescape(plain_text(" ".join(bold)))
-    return "<br>".join(f"<b>{line}</b>" for line in wrapped(words, int(width / 7.8)))
+    return "<br>".join(_bold_lines(" ".join(bold), width))
+
+
+def _fitting_title(text: str, width: float) -> str:
+    """A title whose bold lines are broken where they would run past the figure."""
+    lines = text.split("<br>")
+    return "<br>".join(part for line in lines for part in (_bold_lines(line, width) if "<b>" in line else [line]))
+
+
+def _bold_lines(text: str, width: float) -> list[str]:
+    words = html.unescape(plain_text(text))
+    return [f"<b>{line}</b>" for line in wrapped(words, int(width / 7.8))]
 
 
 def _axes(layout: dict[str, Any], traces: list[dict[str, Any]], box: tuple[float, ...]) -> dict[str, Axis]:

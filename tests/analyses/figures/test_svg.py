@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from analyses import figures
+from analyses.figures.style import escaped
 from analyses.figures.svg import svg
 from analyses.figures.svg.elements import path, plain_text
 from analyses.figures.svg.numbers import filled, formatted, log_ticks, ticks
@@ -124,3 +125,15 @@ def test_numbers_and_templates():
     assert ticks(0, 1, 4) == [0, 0.5, 1] and ticks(-0.03, 0.11, 6) == [0, 0.05, 0.1]
     assert log_ticks(0, 2) == [1, 10, 100] and log_ticks(0.1, 0.5) == [2]
     assert plain_text("<b>a</b> &lt;b&gt;<br>c") == "a <b> c"
+
+
+@pytest.mark.parametrize("width", [300, 760])
+def test_a_long_title_is_broken_and_keeps_its_characters(width):
+    title = "accuracy of <b> & Co., against the random start of the seed"
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1]))
+    figure.update_layout(title={"text": f"<b>{escaped(title)}</b>"}, width=width)
+    root = drawn(figure)
+    lines = list(dict.fromkeys(text for kind in ("tspan", "text") for text in texts(root, kind)))
+    heading = [line for line in lines if line in title and len(line) > 3]
+    assert " ".join(heading) == title
+    assert all(len(line) * 7.8 <= width for line in heading) and (len(heading) > 1) == (width == 300)
