@@ -26,7 +26,10 @@ ANALYSES = {
     "weight-change": "weights.change",
     "compare-weights": "weights.compare",
     "weight-distances": "weights.between",
+    "loss-barriers": "weights.barriers",
     "donor-statistics": "donor_statistics.run",
     "over-training": "over_training.run",
+    "transfer-map": "transfer_map.run",
+    "agreement": "predicted.run",
 }
 """Name of an analysis in commands -> its function, below ``analyses``; ``analyses.registry`` reads their signatures."""

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from analyses.registry import Signature, function, signature, sources
-from analyses.sources import Group, checkpoints, groups
+from analyses.sources import Group, checkpoints, groups, scores_digests
 from mechproc import __version__
 from mechproc.config import digest, nearest
 from mechproc.errors import ConfigError, StoreError, require
 from mechproc.procedures import Procedure
 from mechproc.result import Label, Result, stack
 from mechproc.runs.store import Store
+from mechproc.studies.registry import load
 
 FOLDER = Path("results/analyses")
 DIGITS = 16
@@ -58,7 +60,7 @@ def analyse(
     """The Results of an analysis: one for each group of models, or one for all groups where it compares them.
 
     - ``name``: one of ``analyses.ANALYSES``;
-    - ``models``: names as ``analyses.sources`` reads them;
+    - ``models``: names as ``analyses.sources`` reads them, or names of studies for an analysis of a study's runs;
     - ``folder``: where Results are kept, below the name of the analysis;
     - ``procedure``: what the models are run on; by default the rule of each group;
     - ``again``: compute even what is there;
@@ -74,55 +76,125 @@ def analyse(
             raise ConfigError(f"{setting} is not a setting of {name}: {', '.join(known)}{nearest(setting, known)}")
     defaults = {option.name: option.default for option in called.options}
     changed = {key: value for key, value in settings.items() if value != defaults[key]}
-    found = groups(models, store, procedure, scale=scale, n_seeds=n_seeds)
-    others = {
-        option.name: groups(changed[option.name], store, procedure, scale=scale, n_seeds=n_seeds)
-        for option in called.options
-        if option.models and changed.get(option.name) is not None
-    }
-    together = "groups" in called.takes and (len(found) > 1 or "seeds" not in called.takes)
-    parts = [found] if together else [[group] for group in found]
-    if "checkpoints" in called.takes:
-        parts = checkpoints(models, store, procedure, scale=scale, n_seeds=n_seeds)
+    store = store or Store("runs")
+    if "study" in called.takes:
+        require(procedure is None, "procedure", procedure, f"None for {name}: the runs of a study have their own")
+        asked = [_of_study(name, called, each, changed, store, scale, n_seeds) for each in models]
+    else:
+        asked = _of_models(name, called, models, changed, store, procedure, scale, n_seeds)
     code = digest([__version__, sources(name)])
-    return [_kept(name, called, part, changed, others, Path(folder) / name, code, again) for part in parts]
+    return [_kept(each, Path(folder) / name, code, again) for each in asked]
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
 
 
-def _kept(
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """One Result that is asked for."""
+
+    title: str
+    request: dict[str, Any]
+    """What was asked, as plain JSON: its digest is the name of the file."""
+    about: dict[str, Any]
+    """What is written down beside it."""
+    compute: Callable[[], Result]
+    missing: tuple[Label, ...]
+
+
+def _kept(asked: _Asked, folder: Path, code: str, again: bool) -> Kept:
+    """The Result that is asked for: read, or else computed and written."""
+    path = folder / f"{digest(asked.request)[:DIGITS]}.json"
+    if not again and path.exists():
+        with contextlib.suppress(StoreError):  # what is damaged is computed again
+            result = Result.load(path)
+            if result.metadata.get("request", {}).get("code") == code:
+                return Kept(asked.title, result, path, None, asked.missing)
+    started = time.monotonic()
+    result = asked.compute()
+    request = {**asked.request, **asked.about, "code": code}
+    result = dataclasses.replace(result, metadata={**result.metadata, "request": request})
+    folder.mkdir(parents=True, exist_ok=True)
+    result.save(path)
+    return Kept(asked.title, result, path, time.monotonic() - started, asked.missing)
+
+
+def _of_models(
+    name: str,
+    called: Signature,
+    models: Sequence[str],
+    settings: dict[str, Any],
+    store: Store,
+    procedure: Procedure | None,
+    scale: str | None,
+    n_seeds: int | None,
+) -> list[_Asked]:
+    """One Result for each group of models, for each training, or for all groups together."""
+    found = groups(models, store, procedure, scale=scale, n_seeds=n_seeds)
+    others = {
+        option.name: groups(settings[option.name], store, procedure, scale=scale, n_seeds=n_seeds)
+        for option in called.options
+        if option.models and settings.get(option.name) is not None
+    }
+    together = "groups" in called.takes and (len(found) > 1 or "seeds" not in called.takes)
+    parts = [found] if together else [[group] for group in found]
+    if "checkpoints" in called.takes:
+        parts = checkpoints(models, store, procedure, scale=scale, n_seeds=n_seeds)
+    size = _size(scale, n_seeds)
+    return [_of_groups(name, called, part, settings, others, size) for part in parts]
+
+
+def _of_groups(
     name: str,
     called: Signature,
     part: list[Group],
     settings: dict[str, Any],
     others: Mapping[str, list[Group]],
-    folder: Path,
-    code: str,
-    again: bool,
-) -> Kept:
-    """The Result of some groups: read, or else computed and written."""
-    title = ", ".join(dict.fromkeys(group.name for group in part))
-    asked = {
-        "models": {_named(group): group.digests() for group in part},
-        "procedure": _rule(called, part),
-        "settings": settings | {k: {g.name: g.digests() for g in named} for k, named in others.items()},
-    }
-    path = folder / f"{digest(asked)[:DIGITS]}.json"
-    missing = tuple(dict.fromkeys(seed for group in part for seed in group.missing))
-    if not again and path.exists():
-        with contextlib.suppress(StoreError):  # what is damaged is computed again
-            result = Result.load(path)
-            if result.metadata.get("request", {}).get("code") == code:
-                return Kept(title, result, path, None, missing)
-    started = time.monotonic()
+    size: dict[str, Any],
+) -> _Asked:
+    models = dict.fromkeys(each for group in part for each in group.spelled)
     arguments = settings | {key: _one(key, named).models for key, named in others.items()}
-    result = _computed(name, called, part, arguments)
-    request = {"analysis": name, **asked, "command": _command(name, part, settings), "code": code}
-    result = dataclasses.replace(result, metadata={**result.metadata, "request": request})
-    folder.mkdir(parents=True, exist_ok=True)
-    result.save(path)
-    return Kept(title, result, path, time.monotonic() - started, missing)
+    return _Asked(
+        title=", ".join(dict.fromkeys(group.name for group in part)),
+        request={
+            "models": {_named(group): group.digests() for group in part},
+            "procedure": _rule(called, part),
+            "settings": settings | {k: {g.name: g.digests() for g in named} for k, named in others.items()},
+        },
+        about={"analysis": name, "command": _command(name, list(models), settings | size)},
+        compute=functools.partial(_computed, name, called, part, arguments),
+        missing=tuple(dict.fromkeys(seed for group in part for seed in group.missing)),
+    )
+
+
+def _of_study(
+    name: str,
+    called: Signature,
+    named: str,
+    settings: dict[str, Any],
+    store: Store,
+    scale: str | None,
+    n_seeds: int | None,
+) -> _Asked:
+    """A Result of the runs of a study; which of them are complete, and what they scored, decides which file it is."""
+    study = load(named, scale, n_seeds)
+    known = scores_digests(study, store)
+    size = _size(scale, n_seeds)
+    command = shlex.join(["mechproc", "study", "run", named, *(f"--{key}={value}" for key, value in size.items())])
+    places = [str(store.root), *([] if store.records is None else [str(store.records.folder)])]
+    require(bool(known), "models", named, f"a study with a complete run in {' or '.join(places)}; {command} trains them")
+    return _Asked(
+        title=study.name,
+        request={"models": {study.name: known}, "procedure": None, "settings": settings},
+        about={"analysis": name, "command": _command(name, [named], settings | size)},
+        compute=functools.partial(function(name), study, store, **settings),
+        missing=tuple(seed for seed in study.seeds if str(seed) not in known),
+    )
+
+
+def _size(scale: str | None, n_seeds: int | None) -> dict[str, Any]:
+    """The size of a study, as options of the command line."""
+    return {**({} if scale is None else {"scale": scale}), **({} if n_seeds is None else {"seeds": n_seeds})}
 
 
 def _computed(name: str, called: Signature, part: list[Group], arguments: dict[str, Any]) -> Result:
@@ -132,6 +204,8 @@ def _computed(name: str, called: Signature, part: list[Group], arguments: dict[s
         given[called.procedure] = part[0].procedure
     if "checkpoints" in called.takes:
         return run({group.step: group.models for group in part}, **given)
+    if called.of_groups is not None:
+        given[called.of_groups] = {group.name: group.procedure for group in part if group.procedure is not None}
     if len(part) > 1 or ("seeds" not in called.takes and "groups" in called.takes):
         return run({group.name: group.models for group in part}, **given)
     (group,) = part
@@ -142,7 +216,7 @@ def _computed(name: str, called: Signature, part: list[Group], arguments: dict[s
 
 def _rule(called: Signature, part: list[Group]) -> Any:
     """What the models are run on, as plain JSON with its version; ``None`` where the analysis asks for no rule."""
-    if called.procedure is None:
+    if called.procedure is None and called.of_groups is None:
         return None
     for group in part:
         known = group.procedure is not None or not called.needs_procedure
@@ -162,9 +236,9 @@ def _one(field: str, named: list[Group]) -> Group:
     return named[0]
 
 
-def _command(name: str, part: list[Group], settings: Mapping[str, Any]) -> str:
+def _command(name: str, models: Sequence[str], settings: Mapping[str, Any]) -> str:
     """The command that asks for the same."""
-    words = ["mechproc", "analyse", name, *dict.fromkeys(each for group in part for each in group.spelled)]
+    words = ["mechproc", "analyse", name, *models]
     for key, value in settings.items():
         option = f"--{key.replace('_', '-')}"
         if isinstance(value, bool):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
 
 from mechproc.errors import ConfigError, require
 from mechproc.model.config import ModelConfig
@@ -20,6 +23,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 ONE_THREAD_WIDTH = 128
 """Models of at most this width are run with one thread."""
+WHOLE = {"seed": 0, "n_items": 1, "n_exact": 1, "steps": 1, "n_controls": 1, "n_random": 1, "n_untrained": 1}
+"""Settings that are whole numbers, and the least that each may be."""
+NAMES = ("parts", "sites", "senders", "receivers", "latents", "targets", "controls")
+"""Settings that are lists of names."""
 BATCH_ITEMS = 64
 """Items that pass through a model at once; more are no faster, and leave the cache."""
 
@@ -66,22 +73,46 @@ def untrained(cfg: ModelConfig, n: int = 3) -> list[HookedTransformer]:
 
 
 def sized_threads(analysis: Callable[P, T]) -> Callable[P, T]:
-    """An analysis whose first argument is models, or one: of small ones it takes one thread.
+    """An analysis whose first argument is models, or one: of small ones it takes one thread; its settings are checked.
 
     Several threads gain nothing on matrices of this size, and on a busy machine each waits for the slowest: ten
     ablation maps of models of width 16 took 14 seconds with one thread where two took minutes.
     """
 
+    takes = inspect.signature(analysis)
+
     @functools.wraps(analysis)
     def sized(*args: P.args, **kwargs: P.kwargs) -> T:
-        models: Any = args[0] if args else next(iter(kwargs.values()), None)
-        several = models.values() if isinstance(models, Mapping) else models
-        first = several if isinstance(several, HookedTransformer) else next(iter(several or ()), None)
+        given = takes.bind(*args, **kwargs)
+        for rest in [p.name for p in takes.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]:
+            check_settings(given.arguments.get(rest, {}))
+        check_settings(given.arguments)
+        first = next(iter(given.arguments.values()), None)
+        while isinstance(first, (Mapping, list, tuple)):
+            first = next(iter(first.values() if isinstance(first, Mapping) else first), None)
         small = isinstance(first, HookedTransformer) and first.cfg.d_model <= ONE_THREAD_WIDTH
         with one_thread() if small else contextlib.nullcontext():
-            return analysis(*args, **kwargs)
+            return analysis(*given.args, **given.kwargs)
 
     return sized
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """The settings that analyses have in common: seeds and counts are whole numbers, names a list of texts.
+
+    One name by itself is put into a list, in place. Errors: ``ConfigError``.
+    """
+    for name, least in WHOLE.items():
+        value = settings.get(name)
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+        require(value is None or whole, name, value, f"a whole number, at least {least}")
+    for name in NAMES:
+        value = settings.get(name)
+        if isinstance(value, str):
+            settings[name] = [value]
+        elif value is not None:
+            texts = isinstance(value, Iterable) and all(isinstance(each, str) for each in value)
+            require(texts, name, value, "a list of names")
 
 
 def batches(n_items: int) -> Iterator[slice]:

@@ -70,7 +70,7 @@ def run(
     for label in seeds:
         known = [step for step, models in of_step.items() if label in models]
         require(len(known) >= 2, f"steps of seed {label}", known, "at least two checkpoints")
-    items = rule.items(n_items or N_ITEMS, seed=seed, split="test")
+    items = rule.items(N_ITEMS if n_items is None else n_items, seed=seed, split="test")
     chosen = latents if latents is not None else list(rule.latent_names)
     for name in chosen:
         require(name in rule.latent_names, "latents", name, f"some of {', '.join(rule.latent_names)}")

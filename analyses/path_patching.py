@@ -43,6 +43,9 @@ DOES_NOT_SHOW = (
     "nor effects of several edges together, which do not add up, because LayerNorm, attention and MLPs are not linear"
 )
 
+MOST_NAMED = 16
+"""Senders or receivers that a message lists."""
+
 
 @sized_threads
 def run(
@@ -51,7 +54,7 @@ def run(
     pair: str | None = None,
     senders: Sequence[str] | None = None,
     receivers: Sequence[str] | None = None,
-    metric: str | Metric | Function = "logit_diff",
+    metric: str | Metric | Function | None = None,
     *,
     direction: Direction = "corrupt_into_clean",
     tokens: Tokens = "changed",
@@ -75,7 +78,8 @@ def run(
     - ``pair``: the kind of minimal pair, such as ``"symbol"``;
     - ``senders``: such as ``"embed"``, ``"L0.H1"``, ``"L0.b_O"``; ``None`` for all;
     - ``receivers``: such as ``"L1.H2.k"``, ``"L1.mlp"``, ``"logits"``; ``None`` for all;
-    - ``metric``: as for ``analyses.ablation.run``; ``logit_diff`` is the right token's logit less the corrupt answer's;
+    - ``metric``: ``"logit_diff"``, the right token's logit less the corrupt answer's (the default for models that read
+      tokens), ``"loss"`` (nats; the default elsewhere), or another as for ``analyses.ablation.run``;
     - ``direction``: ``"corrupt_into_clean"`` or ``"clean_into_corrupt"``;
     - ``tokens``: which scored tokens count: ``"changed"``, those whose right answer differs between the two items of a
       pair; ``"unchanged"``, those whose answer is the same although something before differs; or ``"all"``;
@@ -93,7 +97,7 @@ def run(
     rows = _known("senders", senders, senders_before(cfg))
     columns = _known("receivers", receivers, every_receiver(cfg))
     require(direction in DIRECTIONS, "direction", direction, f"one of {', '.join(DIRECTIONS)}")
-    measured = metric_of(metric)
+    measured = metric_of(metric if metric is not None else "logit_diff" if cfg.input == "tokens" else "loss")
     chosen, number_of, settings = asked_pairs(items, pair, tokens, positions, seed, n_items)
     check_items(chosen.items, cfg, "pairs")
 
@@ -114,7 +118,7 @@ def run(
         for name, score in own.items():
             scores[name][str(label)] = score
     undefined: list[tuple[Where, str]] = [
-        ({"sender": sender, "receiver": receiver}, f"{sender} does not write before {receiver} reads")
+        ({"sender": sender, "receiver": receiver}, "the sender does not write before the receiver reads")
         for sender in rows
         for receiver in columns
         if sender not in senders_before(cfg, receiver)
@@ -155,6 +159,12 @@ def _known(field: str, names: Sequence[str] | None, known: list[str]) -> list[st
     chosen = known if names is None else list(names)
     for name in chosen:
         if name not in known:
-            raise PartError(f"{field}: {name!r} is not one of this model's{nearest(name, known)}")
+            raise PartError(f"{field}: {name!r} is not one of {_listed(known)}{nearest(name, known)}")
     require(bool(chosen) and len(set(chosen)) == len(chosen), field, chosen, "at least one, each once")
     return chosen
+
+
+def _listed(names: list[str]) -> str:
+    """Names, the first of many."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

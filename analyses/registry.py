@@ -1,8 +1,9 @@
 """Analyses by name: what each is called with, read from its source, so that a list of them imports none.
 
 An analysis takes models first: ``models: Models``, one for each seed, ``models: Mapping[str, Models]``, groups of such,
-``checkpoints: Mapping[int, Models]``, one training by step, or ``model: HookedTransformer``. A parameter that may be a
-``Procedure`` is given the rule of the models. Every other parameter whose type can be written on a command line (text,
+``checkpoints: Mapping[int, Models]``, one training by step, or ``model: HookedTransformer``; or ``study: Study`` and the
+``Store`` that its runs are in. A parameter that may be a ``Procedure`` is given the rule of the models, one that may be
+a ``Mapping[str, Procedure]`` the rule of each group. Every other parameter whose type can be written on a command line (text,
 numbers, a choice, lists of these, further ``Models``) is an option; its help is the parameter's line in the docstring,
 an item of a list that begins with its name.
 """
@@ -30,7 +31,9 @@ PACKAGES = Path(analyses.__file__).parents[1]
 """The folder that holds ``analyses`` and ``mechproc``."""
 BENEATH = ("model", "procedures", "statistics")
 """Packages of ``mechproc`` whose code decides the numbers of every analysis."""
-Takes = Literal["one", "seeds", "groups", "checkpoints"]
+FOLLOWED = ("analyses", "mechproc.studies")
+"""Packages of which only what is imported counts."""
+Takes = Literal["one", "seeds", "groups", "checkpoints", "study"]
 SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 LISTS = ("Sequence", "list", "tuple", "Iterable")
 UNREADABLE = "computed"
@@ -48,6 +51,7 @@ class Option:
     """Whether it takes several."""
     models: bool
     choices: tuple[str, ...]
+    """What it may be; of one that takes several numbers, words that stand for all of them."""
     required: bool
     default: Any
     text: str
@@ -60,12 +64,15 @@ class Signature:
     about: str
     """What it asks, in one line."""
     takes: frozenset[Takes]
-    """What its first parameter may be: one model, models by seed, groups of models by seed, models by step and seed."""
+    """What its first parameter may be: one model, models by seed, groups of models by seed, models by step and seed, or
+    a study."""
     models: str
     """The name of that parameter."""
     procedure: str | None
     """The parameter that is given the rule of the models."""
     needs_procedure: bool
+    of_groups: str | None
+    """The parameter that is given the rule of each group, by the group's name."""
     options: tuple[Option, ...]
 
 
@@ -88,8 +95,8 @@ def signature(name: str) -> Signature:
     first, *others = _parameters(found)
     models, leaves = first[0].arg, set(_leaves(first[0].annotation, module, tree))
     takes = {"Models": "seeds", "HookedTransformer": "one", "Mapping[str, Models]": "groups",
-             "Mapping[int, Models]": "checkpoints"}  # fmt: skip
-    procedure, options = None, []
+             "Mapping[int, Models]": "checkpoints", "Study": "study"}  # fmt: skip
+    procedure, of_groups, options = None, None, []
     if found.args.kwarg is not None:  # the rest of the arguments of the run beside it
         taken = [parameter.arg for parameter, _ in [first, *others]]
         run = _source(_place(name)[0], "run")[2]
@@ -100,6 +107,8 @@ def signature(name: str) -> Signature:
         names = set(_leaves(parameter.annotation, module, tree))
         if "Procedure" in names:
             procedure = (parameter.arg, default is None)
+        elif "Mapping[str, Procedure]" in names:
+            of_groups = parameter.arg
         elif option := _option(parameter.arg, names, default, texts.get(parameter.arg, "")):
             options.append(option)
     return Signature(
@@ -108,6 +117,7 @@ def signature(name: str) -> Signature:
         models=models,
         procedure=procedure[0] if procedure else None,
         needs_procedure=bool(procedure and procedure[1]),
+        of_groups=of_groups,
         options=tuple(options),
     )
 
@@ -120,14 +130,15 @@ def sources(name: str) -> dict[str, str]:
 def sources_of(module: str) -> dict[str, str]:
     """The code that decides what a module of ``analyses`` computes: text by module.
 
-    It is the module, all of ``analyses`` that it imports, and the packages ``BENEATH`` as a whole: rules are found by
-    name and not by an import, and to read every file takes less time than to look for the imports in them.
+    It is the module, all of ``analyses`` and of the studies that it imports, and the packages ``BENEATH`` as a whole:
+    rules are found by name and not by an import, and to read every file takes less time than to look for the imports in
+    them.
     """
     texts = _beneath()
     left = [module]
     while left:
         module = left.pop()
-        if module in texts or not module.startswith("analyses"):
+        if module in texts or not module.startswith(FOLLOWED):
             continue
         texts[module] = _file(module).read_text(encoding="utf-8")
         for node in ast.walk(_tree(module)):
@@ -254,7 +265,7 @@ def _option(name: str, leaves: set[str], default: ast.expr | None, text: str) ->
         kind=(scalars or listed or [str])[0],
         many=bool(listed) or models,
         models=models,
-        choices=tuple(choices) if not (scalars or listed or models) else (),
+        choices=tuple(choices) if not (scalars or models) else (),
         required=default is None,
         default=value,
         text=text,

@@ -27,6 +27,7 @@ from mechproc.runs.config import RunConfig
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.store import Store
 from mechproc.studies import STUDIES
+from mechproc.studies.study import Study
 
 SHIPPED = re.compile(r"(?P<rule>[\w-]+?)(:(?P<seeds>\d+(\.\.\d+)?(,\d+(\.\.\d+)?)*))?(@(?P<step>\d+))?")
 MOST_SEEDS = 10_000
@@ -128,6 +129,18 @@ def model_digest(model: HookedTransformer) -> str:
         bits.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         bits.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return bits.hexdigest()
+
+
+def scores_digests(study: Study, store: Store) -> dict[str, str]:
+    """What identifies the runs of a study that are complete: by seed, the digest of which they are, what they scored,
+    and the weights of those donors that are here. Seeds without a complete run are left out."""
+    known: dict[str, list] = {}
+    for _, run in study.runs:
+        if store.has_scores(run):
+            rows = known.setdefault(str(run.seed), [])
+            rows.append([run.identity, store.test(run), store.provenance(run)])
+            rows.extend(donor.identity for donor in run.donors.values() if all(map(store.has_weights, donor.needs)))
+    return {seed: digest(rows) for seed, rows in known.items()}
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------

@@ -30,9 +30,14 @@ EVERYTHING = frozenset(PLAYERS)
 def run(study: Study, store: Store, rule: str = "set") -> Result:
     """How much each part of the donors of ``rule`` helps: axes ``map``, ``part`` and ``seed``.
 
-    ``study``: one that ``mechproc.studies.transfer_map.study`` made. Where runs are not complete, cells are missing; a
-    map whose arms the study does not have is undefined. ``metadata["gain"]`` has the gain of the whole donor by seed,
-    ``metadata["random"]`` the area of the random start, and ``metadata["describes"]`` says which model the map is of.
+    - ``study``: one that ``mechproc.studies.transfer_map.study`` made;
+    - ``store``: where its runs, or their records, are;
+    - ``rule``: the donors' rule.
+
+    Where runs are not complete, cells are missing, and ``metadata["warnings"]`` says how many; a map whose arms the
+    study does not have is undefined. ``metadata["complete"]`` has how many of its runs each seed has,
+    ``metadata["gain"]`` the gain of the whole donor by seed, ``metadata["random"]`` the area of the random start, and
+    ``metadata["describes"]`` says which model the map is of.
 
     Errors: ``ConfigError`` for a rule that the study has no donors of.
     """
@@ -62,6 +67,9 @@ def run(study: Study, store: Store, rule: str = "set") -> Result:
         ]
     )
     seeds = [str(seed) for seed in study.seeds]
+    needed = _needed(study, rule)
+    counts = {seed: int(n) for seed, n in zip(seeds, np.isfinite([by_arm[name] for name in needed]).sum(axis=0),
+                                              strict=True)}  # fmt: skip
     complete = {seed: float(x) for seed, x in zip(seeds, gain(EVERYTHING), strict=True) if np.isfinite(x)}
     random = {seed: float(x) for seed, x in zip(seeds, by_arm[arm("", ())], strict=True) if np.isfinite(x)}
     return Result(
@@ -77,9 +85,11 @@ def run(study: Study, store: Store, rule: str = "set") -> Result:
         metadata={
             "describes": f"models that start from parts of {rule}, along their training on the task",
             "measure": MEASURE,
+            "n_runs": len(needed),
+            "complete": counts,
             "gain": complete,
             "random": random,
-            "warnings": _warnings(complete, rule),
+            "warnings": [*_incomplete(counts, len(needed)), *_warnings(complete, rule)],
         },
     )
 
@@ -96,6 +106,22 @@ def _not_in_the_study(study: Study, rule: str) -> list[tuple[Where, str]]:
         if arm(WRONG_RULE, [part]) not in study.by_arm:
             cells.append(({"map": "alone, wrong", "part": part}, reason))
     return cells
+
+
+def _needed(study: Study, rule: str) -> list[str]:
+    """The arms of the study that the map of a rule is read from; no players are the random start."""
+    names = [arm(rule, players) for players in coalitions(PLAYERS)]
+    names += [name for part in PLAYERS for name in (arm(rule, [part], True), arm(WRONG_RULE, [part]))]
+    return [name for name in names if name in study.by_arm]
+
+
+def _incomplete(counts: dict[str, int], n_runs: int) -> list[str]:
+    """A sentence on the seeds whose runs are not all complete."""
+    partly = [f"seed {seed} has {n} of {n_runs} runs" for seed, n in counts.items() if 0 < n < n_runs]
+    without = [seed for seed, n in counts.items() if n == 0]
+    said = [*partly, *([f"seeds {', '.join(without)} have none"] if without else [])]
+    whole = sum(n == n_runs for n in counts.values())
+    return [f"{whole} of {len(counts)} seeds are complete; {'; '.join(said)}: their cells are missing"] if said else []
 
 
 def _warnings(gain: dict[str, float], rule: str) -> list[str]:

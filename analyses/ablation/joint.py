@@ -23,6 +23,9 @@ from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Result, Where
 from mechproc.statistics.shapley import coalitions, shapley_values
 
+MOST = 10
+"""Parts that share what is lost: every coalition of them is ablated."""
+
 
 @sized_threads
 def shapley(
@@ -43,6 +46,7 @@ def shapley(
     """
     cfg = next(iter(by_seed(models).values())).cfg
     rows = list(parts)
+    require(0 < len(set(rows)) == len(rows) <= MOST, "parts", rows, f"1 to {MOST} parts, each once")
     groups = [group for group in coalitions(rows) if group]
     for part, other in itertools.combinations(rows, 2):
         if select(part, cfg) & select(other, cfg):

@@ -10,13 +10,14 @@ import numpy as np
 from analyses.attention.analysis import N_UNTRAINED, run
 from analyses.attention.general import GENERAL
 from analyses.attention.heads import best_heads, by_rank
-from analyses.models import Models
+from analyses.models import Models, sized_threads
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
 from mechproc.procedures.base import Procedure
 from mechproc.result import Label, Result, Where
 
 
+@sized_threads
 def compare(
     models: Mapping[str, Models],
     rules: Mapping[str, Procedure] | None = None,
@@ -50,6 +51,7 @@ def compare(
             raise ConfigError(f"rules: {group!r} is not one of {', '.join(models)}{nearest(group, models)}")
     offered = {g: [*(type(rules[g]).attention_target_names if g in rules else ()), *GENERAL] for g in models}
     known = list(dict.fromkeys(name for names in offered.values() for name in names))
+    require(targets is None or len(targets) > 0, "targets", targets, f"at least one of {', '.join(known)}")
     for name in targets or ():
         if name not in known:
             raise ConfigError(f"targets: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")

@@ -78,7 +78,8 @@ def layer_patterns(model: HookedTransformer, items: Items, seed: Label) -> Itera
 def check_fits(items: Items, cfg: ModelConfig) -> None:
     """Raise a ``ConfigError`` unless a model of this config can read every position of the items."""
     n_pos = items.tokens.shape[1]
-    require(n_pos <= cfg.n_ctx, "items", f"{n_pos} positions", f"at most n_ctx = {cfg.n_ctx}")
+    require(n_pos <= cfg.n_ctx, "items", f"{n_pos} positions", f"at most n_ctx = {cfg.n_ctx}: are the models of another rule?")
     if cfg.input == "tokens":
         low, high = int(items.tokens.min()), int(items.tokens.max())
-        require(low >= 0 and high < cfg.d_vocab, "items", f"tokens {low} to {high}", f"0 to {cfg.d_vocab - 1}")
+        require(low >= 0 and high < cfg.d_vocab, "items", f"tokens {low} to {high}",
+                f"0 to {cfg.d_vocab - 1}: are the models of another rule?")  # fmt: skip

@@ -95,7 +95,7 @@ def run(
         for edge in edges(cfg):
             values[rows.index(edge.sender), columns.index(edge.receiver), number] = circuit.effects.get(edge, 0.0)
     undefined: list[tuple[Where, str]] = [
-        ({"sender": sender, "receiver": receiver}, f"{sender} does not write before {receiver} reads")
+        ({"sender": sender, "receiver": receiver}, "the sender does not write before the receiver reads")
         for receiver in columns
         for sender in rows
         if sender not in senders(cfg, receiver)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from analyses.interventions.patch import Patch
 from analyses.interventions.trace import Trace, at
+from mechproc.config import nearest
 from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.parts import Site
@@ -32,6 +33,11 @@ STAGES = {
              "hook_z", "hook_attn_out"),
     "mlp": ("hook_resid_mid", "hook_normalized", "hook_pre", "hook_post", "hook_mlp_out", "hook_resid_post"),
 }  # fmt: skip
+HOOKS = (
+    "hook_resid_pre", LN1, *(f"attn.{leaf}" for leaf in STAGES["attn"][2:8]), "hook_attn_out", "hook_resid_mid",
+    "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out", "hook_resid_post",
+)  # fmt: skip
+"""Of a layer, what a sweep can patch, in the order of the forward pass."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +56,11 @@ def stage_of(site: Site, cfg: ModelConfig) -> int:
     """The stage of the forward pass in which a site lies. Errors: ``ConfigError`` for a hook that sweeps lack."""
     stage = _stage_of_hook(site.hook)
     if stage is None or stage > 2 * cfg.n_layers:
-        raise ConfigError(f"{site.hook!r} cannot be patched in a sweep; run_with_patches takes any hook")
+        known = ["hook_embed", "hook_pos_embed", *(f"blocks.{n}.{each}" for n in range(cfg.n_layers) for each in HOOKS)]
+        raise ConfigError(
+            f"{site.hook!r} cannot be patched in a sweep{nearest(site.hook, known)} (hooks of a layer: "
+            f"{', '.join(HOOKS)}); run_with_patches takes any hook"
+        )
     return stage
 
 

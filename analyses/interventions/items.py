@@ -147,14 +147,16 @@ def check_items(items: Items, cfg: ModelConfig, name: str = "items") -> None:
     require(isinstance(items, Items), name, type(items).__name__, "a procedure's items, or own_items(tokens)")
     require(bool(items.scored.any()), name, "no scored position", "items with something to score")
     used = cut(items)
-    require(used.tokens.shape[1] <= cfg.n_ctx + 1, name, f"{used.tokens.shape[1]} positions", f"n_ctx = {cfg.n_ctx}")
+    require(used.tokens.shape[1] <= cfg.n_ctx + 1, name, f"{used.tokens.shape[1]} positions",
+            f"at most n_ctx = {cfg.n_ctx}, which these models read: are they of another rule?")  # fmt: skip
     if cfg.input == "vectors":
         width = None if items.vectors is None else items.vectors.shape[-1]
         require(width == cfg.d_input, name, f"vectors of width {width}", f"vectors of d_input = {cfg.d_input}")
         require(width == cfg.d_vocab, "d_vocab", cfg.d_vocab, f"{width}: one logit for each cell")
         return
     low, high = int(used.tokens.min()), int(used.tokens.max())
-    require(low >= 0 and high < cfg.d_vocab, name, f"tokens {low} to {high}", f"0 to d_vocab - 1 = {cfg.d_vocab - 1}")
+    require(low >= 0 and high < cfg.d_vocab, name, f"tokens {low} to {high}",
+            f"0 to d_vocab - 1 = {cfg.d_vocab - 1}, which these models know: are they of another rule?")  # fmt: skip
 
 
 def inputs(items: Items, cfg: ModelConfig) -> Tensor:

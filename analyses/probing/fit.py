@@ -37,6 +37,7 @@ def classifier(x: np.ndarray, label: np.ndarray) -> Any:
         return DummyClassifier(strategy="most_frequent").fit(x, label)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a limit of the steps is part of the probe
+        warnings.filterwarnings("ignore", "The number of unique classes")  # the first blocks of the code are small
         fitted = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS))
         return fitted.fit(x, label)
 

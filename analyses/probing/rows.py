@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ MAX_VALUES = 64
 """The most different values of a latent that a classifier is fitted to."""
 N_ITEMS = 500
 """Items for training and as many for test, unless another number is asked for."""
-Positions = str | Sequence[int] | np.ndarray
+Positions = Literal["defined", "scored"] | Sequence[int] | np.ndarray
 """``"defined"``: wherever the latent has a value; ``"scored"``: of these the scored positions; or positions [k]."""
 
 

@@ -22,7 +22,7 @@ from analyses.report.summary import summary
 from analyses.report.tables import seed_table, table_of
 from mechproc.errors import require
 from mechproc.files import atomic_write
-from mechproc.result import Result, in_words
+from mechproc.result import Result, Where, places_in_words
 from mechproc.statistics.intervals import same_in_every_seed
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ MAX_ROWS = 60
 """Rows of a table that are printed."""
 MAX_NUMBERS = 24
 """Rows of the table below a figure."""
-MAX_PLACES = 4
-"""Places that are named where cells mean nothing for one reason."""
 SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
 """Between two sentences of a caption."""
 MAX_VIEWS = 8
@@ -162,20 +160,15 @@ class Report:
 
 def _table_of(result: Result, most: int | None = None) -> tuple[pd.DataFrame, list[str]]:
     """The rows of a Result, the first ``most`` of them, and why some of its cells mean nothing."""
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Where]] = {}
     for where, reason in result.undefined:
-        reasons.setdefault(reason, []).append(in_words(where))
-    notes = [f"{_listed(places)} undefined: {reason}" for reason, places in reasons.items()]
+        reasons.setdefault(reason, []).append(where)
+    notes = [f"{places_in_words(places)} undefined: {reason}" for reason, places in reasons.items()]
     if "seed" in result.axes:
         return seed_table(result, most=most), notes
     table = result.table().drop(columns="note")
     table["value"] = result.texts().ravel()
     return table.head(most or len(table)), notes
-
-
-def _listed(places: Sequence[str]) -> str:
-    more = len(places) - MAX_PLACES
-    return "; ".join(places[:MAX_PLACES]) + (f"; and {more} more places" if more > 0 else "")
 
 
 def _common(captions: Sequence[str]) -> tuple[str, list[str]]:

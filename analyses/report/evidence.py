@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analyses.figures import position_map
+from analyses.figures.choose import heads_as_parts
 from mechproc.result import Label, Result, in_words
 
 if TYPE_CHECKING:
@@ -61,24 +62,6 @@ class Evidence:
         if subject in self._pages:
             page.blocks += self._pages[subject].blocks
         return page
-
-
-def heads_as_parts(result: Result) -> Result:
-    """A Result whose axes are ``layer`` and ``head`` with the axis ``part`` in their place; others stay as they are."""
-    if not {"layer", "head"} <= set(result.axes) or {"query", "part"} & set(result.axes):
-        return result
-    others = [axis for axis in result.axes if axis not in ("layer", "head")]
-    order = [tuple(result.axes).index(axis) for axis in (*others, "layer", "head")]
-    layers, heads = result.coordinates["layer"], result.coordinates["head"]
-    values = result.values.transpose(order).reshape(*(len(result.coordinates[a]) for a in others), -1)
-    place = others.index("seed") if "seed" in others else len(others)
-    axes = [*others[:place], "part", *others[place:]]
-    coordinates: dict[str, list[Label]] = {axis: list(result.coordinates[axis]) for axis in others}
-    coordinates["part"] = [f"L{layer}.H{head}" for layer in layers for head in heads]
-    return dataclasses.replace(
-        result, values=np.moveaxis(values, -1, place), axes=tuple(axes), coordinates=coordinates, undefined=(),
-        provenance=(),
-    )  # fmt: skip
 
 
 def _rows(page: Report, result: Result, axis: str, subject: str) -> None:

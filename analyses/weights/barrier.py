@@ -24,12 +24,14 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.forward import forward
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import State
-from mechproc.procedures.base import Items
+from mechproc.procedures.base import Items, Procedure
 from mechproc.progress import progress
 from mechproc.result import Result
 
 KINDS = ("as they are", "matched")
 QUANTITIES = ("barrier", "loss of the first", "loss of the second", "largest loss")
+N_ITEMS = 256
+"""Test items of a rule, unless another number is asked for."""
 SAME = 1e-6
 """How far the loss of a model may be from that of the same model laid over another, per nat: a check of every pair."""
 GROUPS = ("within a rule", "between rules", "same start", "untrained")
@@ -56,29 +58,41 @@ def barrier(first: HookedTransformer, second: HookedTransformer, items: Items, *
     )
 
 
+@sized_threads
 def barriers(
     models: Mapping[str, Models],
-    items: Mapping[str, Items],
+    items: Mapping[str, Items] | Mapping[str, Procedure],
     *,
     starts: Starts = "shared",
     points: int = 11,
     most_pairs: int = 10,
     seed: int = 0,
+    n_items: int | None = None,
 ) -> Result:
-    """Barriers within a rule, between rules, between rules that share a start, and between untrained models.
+    """Loss barriers between models of one rule, of two rules, and untrained ones: axes ``pair``, ``matching``, ``quantity``.
 
-    Axes ``pair``, ``matching`` and ``quantity``; ``metadata["groups"]`` has the pairs of each of ``GROUPS``, at most
-    ``most_pairs`` of each rule or pair of rules, drawn from ``seed``. ``items`` by rule: within a rule its items count,
-    between rules those of both alike, and untrained models are read on those of their rule. Pairs are of different
-    starts, but for the group that shares them. Other arguments and errors are those of ``compare`` and ``barrier``.
+    - ``models``: by rule, and for each rule by seed; of one shape, with the same tokens and context;
+    - ``items``: by rule, items or the rule itself, of which the first ``n_items`` (256 by default) test items of
+      ``seed`` are taken: within a rule its items count, between rules those of both alike, and untrained models are read
+      on those of their rule;
+    - ``starts``: as for ``compare``: shared, models of one seed share a start; or different;
+    - ``points``: places on the line at which the loss is taken, both ends included;
+    - ``most_pairs``: of each rule or pair of rules;
+    - ``seed``: of the pairs that are drawn, and of items;
+    - ``n_items``: of rules.
+
+    ``metadata["groups"]`` has the pairs of each of ``GROUPS``: within a rule, between rules, between rules that share a
+    start, and between untrained models. Pairs are of different starts, but for the group that shares them. Errors are
+    those of ``compare`` and ``barrier``.
     """
     require(points >= 3, "points", points, "at least 3: both ends and one between")
     require(most_pairs >= 1, "most_pairs", most_pairs, "at least 1")
     everyone = population(models, starts, seed)
     require(set(items) == set(everyone.rules), "items", sorted(items), f"items of {sorted(everyone.rules)}")
+    read = {rule: _items(of_rule, n_items, seed) for rule, of_rule in items.items()}
     matrices = {id(m): Matrices.of(m.model, seed=m.name) for m in [*everyone.trained, *everyone.untrained]}
     first = everyone.trained[0].model
-    for of_rule in items.values():
+    for of_rule in read.values():
         check_items(of_rule, ModelConfig.from_dict(first.cfg.to_dict()))
     for other in matrices.values():
         check_same_shape(matrices[id(everyone.trained[0])], other)
@@ -86,7 +100,7 @@ def barriers(
     values, labels, groups = [], [], {group: [] for group in GROUPS}
     for group, one, other in progress(pairs, "barriers", unit="pair"):
         rules = list(dict.fromkeys([one.rule, other.rule]))
-        values.append(_barriers(matrices[id(one)], matrices[id(other)], [items[r] for r in rules], points))
+        values.append(_barriers(matrices[id(one)], matrices[id(other)], [read[r] for r in rules], points))
         fresh = " untrained" if group == "untrained" else ""
         labels.append(f"{one.rule} {one.seed}{fresh} | {other.rule} {other.seed}{fresh}")
         groups[group].append(labels[-1])
@@ -96,8 +110,15 @@ def barriers(
         axes=("pair", "matching", "quantity"),
         coordinates={"pair": labels, "matching": list(KINDS), "quantity": list(QUANTITIES)},
         **_texts(),  # type: ignore[arg-type]
-        metadata={"points": points, "groups": groups, "n_items": {rule: len(i) for rule, i in items.items()}},
+        metadata={"points": points, "groups": groups, "n_items": {rule: len(i) for rule, i in read.items()}},
     )
+
+
+def _items(given: Items | Procedure, n_items: int | None, seed: int) -> Items:
+    if isinstance(given, Procedure):
+        return given.items(N_ITEMS if n_items is None else n_items, seed=seed, split="test")
+    require(n_items is None, "n_items", n_items, "None when items are given: take them with Items.take")
+    return given
 
 
 def _texts() -> dict[str, str]:

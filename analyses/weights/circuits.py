@@ -39,7 +39,10 @@ def circuit(model: HookedTransformer, part: str, basis: Basis = "tokens", *, fol
     """
     require(basis in ("residual", "tokens", "positions"), "basis", basis, "'residual', 'tokens' or 'positions'")
     matrices = Matrices.of(model, folded)
-    if not part.endswith((".QK", ".OV")):
+    reads = matrices.cfg.input
+    allowed = "'residual' or 'positions': the model reads vectors, not tokens"
+    require(basis != "tokens" or reads == "tokens", "basis", basis, allowed)
+    if not isinstance(part, str) or not part.endswith((".QK", ".OV")):
         raise PartError(f"{part!r} is not the circuit of one head: name its QK or OV, such as 'L1.H0.OV'")
     ((kind, factors),) = matrices.of_part(part).items()
     is_qk = kind == "QK"

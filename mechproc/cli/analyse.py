@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,12 @@ class Analysis(argparse.ArgumentParser):
             return
         called = signature(name)
         self.description = f"{called.about}."
+        if "study" in called.takes:
+            self.usage = f"mechproc analyse {name} STUDY... [options]"
+            (positional,) = (action for action in self._actions if action.dest == "models")
+            positional.metavar, positional.help = "STUDY", "a study's name, or a file"
+            text = "records of its runs (default: results/records)"
+            self.add_argument("--records", type=Path, default=Path("results/records"), help=text)
         group = self.add_argument_group("of the analysis")
         for option in called.options:
             _add(group, option)
@@ -81,12 +88,12 @@ def run(args: argparse.Namespace) -> int:
     from mechproc.runs.store import Store
 
     allow(*args.allow_code)
-    settings = {o.name: getattr(args, PREFIX + o.name) for o in signature(args.analysis).options}
+    settings = {o.name: _value(o, getattr(args, PREFIX + o.name)) for o in signature(args.analysis).options}
     found = analyse(
         args.analysis,
         args.models,
         folder=args.out,
-        store=Store(args.store),
+        store=Store(args.store, getattr(args, "records", None)),
         procedure=_procedure(args.procedure),
         again=args.again,
         scale=args.scale,
@@ -135,5 +142,23 @@ def _add(group: Any, option: Option) -> None:
         return
     several: dict[str, Any] = {"nargs": "+"} if option.many else {}
     metavar = "MODELS" if option.models else {int: "N", float: "X"}.get(option.kind, option.name.upper())
-    shown: dict[str, Any] = {"choices": option.choices} if option.choices else {"metavar": metavar}
-    group.add_argument(name, dest=dest, type=option.kind, required=option.required, help=text, **several, **shown)
+    shown: dict[str, Any] = {"choices": option.choices} if option.choices and not option.many else {"metavar": metavar}
+    kind = functools.partial(_word_or, option) if option.many and option.choices else option.kind
+    group.add_argument(name, dest=dest, type=kind, required=option.required, help=text, **several, **shown)
+
+
+def _word_or(option: Option, text: str) -> Any:
+    """One item of a list, or a word that stands for a whole list."""
+    if text in option.choices:
+        return text
+    try:
+        return option.kind(text)
+    except ValueError:
+        words = " or ".join(map(repr, option.choices))
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {words}, or whole numbers") from None
+
+
+def _value(option: Option, given: Any) -> Any:
+    """A list as it was typed; a single word that stands for a whole list as itself."""
+    alone = option.many and isinstance(given, list) and len(given) == 1
+    return given[0] if alone and given[0] in option.choices else given

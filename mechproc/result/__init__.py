@@ -2,6 +2,6 @@
 
 from mechproc.result.combine import align, stack
 from mechproc.result.core import FORMAT, Result
-from mechproc.result.labels import Label, Where, in_words
+from mechproc.result.labels import Label, Where, in_words, places_in_words
 
-__all__ = ["FORMAT", "Label", "Result", "Where", "align", "in_words", "stack"]
+__all__ = ["FORMAT", "Label", "Result", "Where", "align", "in_words", "places_in_words", "stack"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mechproc.result.labels import in_words
+from mechproc.result.labels import Where, places_in_words
 from mechproc.result.references import reference_scores
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def as_html(result: Result) -> str:
 
 def _reasons(result: Result) -> list[str]:
     """Why cells are undefined, cells of one reason together."""
-    cells: dict[str, list[str]] = {}
+    cells: dict[str, list[Where]] = {}
     for where, reason in result.undefined:
-        cells.setdefault(reason, []).append(in_words(where))
-    return [f"{'; '.join(named)} undefined: {reason}" for reason, named in cells.items()]
+        cells.setdefault(reason, []).append(where)
+    return [f"{places_in_words(places)} undefined: {reason}" for reason, places in cells.items()]
 
 
 def _folded(reasons: list[str]) -> str:

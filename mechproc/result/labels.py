@@ -10,6 +10,8 @@ import numpy as np
 
 from mechproc.errors import require
 
+MAX_PLACES = 4
+"""Places that are named where cells mean nothing for one reason."""
 Label = str | int | float
 Where = Mapping[str, Label]
 """Cells by their labels: ``{"part": "L0.mlp"}`` is every cell of that part, ``{}`` is every cell."""
@@ -57,3 +59,9 @@ def metadata_of(metadata: Mapping[str, Any], axis: str, label: Label, labels: Se
 def in_words(where: Where) -> str:
     """Cells as text: ``"part L0.mlp, seed 3"``."""
     return ", ".join(f"{axis} {label}" for axis, label in where.items()) or "every cell"
+
+
+def places_in_words(places: Sequence[Where], most: int = MAX_PLACES) -> str:
+    """Cells as text, the first ``most`` of them and how many more there are."""
+    more = len(places) - most
+    return "; ".join(map(in_words, places[:most])) + (f"; and {more} more places" if more > 0 else "")

@@ -1,5 +1,8 @@
 """Analyses by name: computed once, read afterwards, computed anew when what was asked or the code differs."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
 from analyses import ANALYSES, ablation, kept, registry
@@ -9,7 +12,9 @@ from mechproc.errors import ConfigError
 from mechproc.pretrained import pretrained_weights
 from mechproc.procedures import get
 from mechproc.result import Result
+from mechproc.runs.store import Store
 
+RECORDS = Path(__file__).parents[2] / "results" / "records"
 FEW = {"n_items": 20, "parts": ["L0.H0", "L1.mlp"]}
 
 
@@ -66,7 +71,7 @@ def test_groups_have_results_of_their_own_or_one_together(tmp_path, monkeypatch)
 
     called = registry.signature("ablation")
     for takes in ({"groups"}, {"groups", "seeds"}):
-        changed = registry.Signature(called.about, frozenset(takes), "models", None, False, called.options)
+        changed = dataclasses.replace(called, takes=frozenset(takes), procedure=None, needs_procedure=False)
         monkeypatch.setattr(kept, "signature", lambda name, changed=changed: changed)
         monkeypatch.setattr(kept, "function", lambda name: compare)
         (both,) = asked(tmp_path, names=["sort:0", "reverse:0"], again=True)
@@ -75,7 +80,7 @@ def test_groups_have_results_of_their_own_or_one_together(tmp_path, monkeypatch)
 
 def test_an_analysis_of_one_model_is_stacked_over_seeds(tmp_path, monkeypatch):
     called = registry.signature("ablation")
-    changed = registry.Signature(called.about, frozenset({"one"}), "model", "items", True, called.options)
+    changed = dataclasses.replace(called, takes=frozenset({"one"}), models="model")
     monkeypatch.setattr(kept, "signature", lambda name: changed)
     monkeypatch.setattr(
         kept, "function", lambda name: lambda model, **given: ablation.run([model], **given).select(seed=0)
@@ -91,3 +96,52 @@ def test_mistakes_are_said_before_anything_is_computed(tmp_path):
     with pytest.raises(ConfigError, match="procedure of files = None"):
         asked(tmp_path, names=[str(file)])
     assert "attention" in ANALYSES and not (tmp_path / "ablation").exists()
+
+
+def test_each_group_is_given_its_rule(tmp_path):
+    names = ["sort:0", "reverse:0"]
+    (found,) = analyse("attention-compare", names, folder=tmp_path, targets=["copies"], n_items=8, n_untrained=1)
+    assert found.result.select(mask="copies", group="reverse").is_undefined.all()
+    assert found.result.select(mask="copies", group="sort", rank=1, seed=0).values > 0
+    kinds = [rule["kind"] for rule in found.result.metadata["request"]["procedure"]]
+    assert kinds == ["sort", "reverse"]
+
+
+class TestOfAStudy:
+    """On the records of one seed that come along; nothing is trained."""
+
+    @staticmethod
+    def asked(folder, name="transfer-map", store=None, **settings):
+        store = store or Store("none", RECORDS)
+        return analyse(name, ["transfer-map"], folder=folder, store=store, scale="laptop", n_seeds=2, **settings)[0]
+
+    def test_what_is_not_complete_is_said(self, tmp_path):
+        found = self.asked(tmp_path)
+        assert found.missing == (11,) and "seeds 11 have none" in found.result.warnings[0]
+        assert found.result.select(map="shapley", seed=10).values.sum() == pytest.approx(
+            found.result.metadata["gain"]["10"]
+        )
+        request = found.result.metadata["request"]
+        assert request["command"] == "mechproc analyse transfer-map transfer-map --scale laptop --seeds 2"
+        assert set(request["models"]["transfer map (laptop)"]) == {"10"}
+        assert self.asked(tmp_path).seconds is None
+        assert self.asked(tmp_path, rule="k-dyck").path != found.path
+
+    def test_further_runs_are_another_file(self, tmp_path, monkeypatch):
+        first = self.asked(tmp_path)
+        monkeypatch.setattr(Store, "test", lambda store, run: {"accuracy": 1.0})
+        assert self.asked(tmp_path).path != first.path
+
+    def test_refusals(self, tmp_path):
+        with pytest.raises(ConfigError, match="complete run in none; mechproc study run transfer-map --scale=laptop"):
+            self.asked(tmp_path, store=Store("none"))
+        with pytest.raises(ConfigError, match="procedure.*the runs of a study have their own"):
+            self.asked(tmp_path, procedure=get("sort")())
+        with pytest.raises(ConfigError, match="target = 'shapely'"):
+            self.asked(tmp_path, "agreement", target="shapely")
+
+    def test_agreement_without_weights_of_donors(self, tmp_path):
+        found = self.asked(tmp_path, "agreement", target="alone").result
+        assert found.select(map="shapley", case="set, haystack").values > 0.5
+        assert found.select(map="probing").is_missing.all()
+        assert "set: the weights of 2 of 2 donors are not here, so that no map of donors counts" in found.warnings

@@ -8,6 +8,7 @@ import torch
 from analyses import models
 from analyses.models import sized_threads
 from mechproc import HookedTransformer, ModelConfig
+from mechproc.errors import ConfigError
 from mechproc.model.state import init_state
 
 
@@ -29,3 +30,23 @@ def test_small_models_take_one_thread(monkeypatch):
     assert torch.get_num_threads() == 2
     monkeypatch.setattr(models, "ONE_THREAD_WIDTH", 3)
     assert threads(model) == threads({}) == threads(None) == 2
+
+
+@sized_threads
+def asked(models, parts=None, *, seed=0, **settings):
+    return parts, seed, settings
+
+
+def test_settings_that_analyses_share_are_checked():
+    assert asked(None, "L0.H1", targets="all", n_items=3) == (["L0.H1"], 0, {"targets": ["all"], "n_items": 3})
+    assert asked(None, ["a", "b"], seed=2) == (["a", "b"], 2, {})
+    for settings, says in (
+        ({"seed": -1}, "seed = -1 is not allowed: a whole number, at least 0"),
+        ({"n_items": 2.5}, "n_items = 2.5"),
+        ({"n_items": 0}, "n_items = 0 is not allowed: a whole number, at least 1"),
+        ({"n_items": True}, "n_items = True"),
+        ({"parts": 3}, "parts = 3 is not allowed: a list of names"),
+        ({"sites": ["embed", 3]}, "sites = "),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            asked(None, **settings)

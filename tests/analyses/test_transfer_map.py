@@ -54,7 +54,7 @@ def test_maps_are_what_they_say(study):
     assert values["shapley"] == pytest.approx(worth + pair / 2)
     assert found.metadata["gain"]["3"] == pytest.approx(values["shapley"].sum())
     assert np.nan_to_num(values["alone, permuted"]) == pytest.approx(0)
-    assert values["alone, wrong"] == pytest.approx(0)
+    assert values["alone, wrong"] == pytest.approx(0) and not found.warnings
     assert found.is_undefined.sum() == 10  # the embeddings have no permuted control
     ends = over_seeds(found.select(map="shapley"))
     assert ends.select(part="L1.attn", estimate="low").values > 0.6
@@ -63,6 +63,8 @@ def test_maps_are_what_they_say(study):
 def test_what_is_not_run_is_missing(study):
     found = run(study, Fake(study, missing=[arm("set", ["L1.mlp", "ln"])]))  # type: ignore[arg-type]
     assert found.select(map="shapley").is_missing.all() and not found.select(map="alone").is_missing.any()
+    assert found.metadata["n_runs"] == 75 and found.metadata["complete"]["3"] == 74
+    assert found.warnings[0].startswith("0 of 10 seeds are complete; seed 0 has 74 of 75 runs;")
 
 
 def test_at_the_papers_scale_there_are_no_shapley_values():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,9 +55,32 @@ def test_seeds_of_a_study_that_are_not_trained_are_said(tmp_path, capsys, monkey
     assert "Not trained yet: seeds 1, 2." in capsys.readouterr().out
 
 
+def test_positions_are_numbers_or_a_word(tmp_path, capsys):
+    command = ["analyse", "patching", "sort:0", "--pair", "rank", "--parts", "L0.H0", *FEW, "--out", str(tmp_path)]
+    assert main([*command, "--positions", "each"]) == 0
+    assert " position x 1 seed" in capsys.readouterr().out
+    assert main([*command, "--positions", "2", "3"]) == 0
+    assert "position" not in capsys.readouterr().out.splitlines()[1]
+    with pytest.raises(SystemExit):
+        main([*command, "--positions", "every"])
+    assert "'every' is not allowed: 'each', or whole numbers" in capsys.readouterr().err
+
+
+def test_the_runs_of_a_study(tmp_path, capsys):
+    command = ["analyse", "transfer-map", "transfer-map", "--scale", "laptop", "--seeds", "2", "--store", "none"]
+    records = str(Path(__file__).parents[2] / "results" / "records")
+    assert main([*command, "--records", records, "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "Warning: 0 of 2 seeds are complete" in out and "Not trained yet: seeds 11." in out
+    with pytest.raises(SystemExit):
+        main(["analyse", "transfer-map", "--help"])
+    assert "mechproc analyse transfer-map STUDY..." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["transfer-map", "transfer-mop"], "did you mean 'transfer-map'"),
         (["ablation", "sorr"], "did you mean 'sort'"),
         (["ablation", "sort:0", "--ablation", "maen"], "one of zero, mean"),
         (["ablation", "sort:0", "--procedure", "{"], "procedure = '{' is not allowed"),
