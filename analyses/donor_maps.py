@@ -2,10 +2,10 @@
 
 Each map is of the pretrained models, on the rule that they were pretrained on, and higher where the part matters more:
 
-    ablation       loss gained: means in the place of attention and MLPs, identity affines of LayerNorms, mean rows of the
-                   embeddings
+    ablation       loss gained: means in the place of attention and MLPs, identity affines of LayerNorms, mean rows of
+                   the embeddings
     resampling     loss gained with the activations of another item
-    patching       how far the clean answer comes back, clean into corrupt; the mean over the rule's kinds of pairs
+    patching       how far the clean answer comes back, clean into corrupt; the mean over the rule's kinds of ``PAIRS``
     probing        how much better the rule's latents are read off what the part writes than in untrained models, mean
                    over latents
     weight change  how far training moved the weights, relative to their size before
@@ -32,6 +32,8 @@ from mechproc.studies.transfer_map import EMBEDDINGS, LAYERNORMS, PLAYERS
 INSIDE = PLAYERS[:4]
 """The attention and the MLP of each layer."""
 DESCRIBES = "the pretrained model, on its own rule"
+PAIRS = {"set": ("symbol",), "k-dyck": ("kind", "nesting")}
+"""Of each rule the kinds of pairs of equal layout that change the answer."""
 MOST_PROBED = 200
 """Items whose activations probes are fitted to."""
 
@@ -75,7 +77,7 @@ def _ablation(models: Models, rule: Procedure, seed: int, n_items: int) -> Resul
 def _patching(models: Models, rule: Procedure, seed: int, n_items: int) -> Result:
     each = [
         patching.recovery(patching.run(models, rule, kind, INSIDE, seed=seed, n_items=n_items))
-        for kind in rule.pair_kinds
+        for kind in PAIRS[rule.short_name]
     ]
     return dataclasses.replace(each[0], values=np.mean([one.values for one in each], axis=0))
 

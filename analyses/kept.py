@@ -182,7 +182,9 @@ def _of_study(
     size = _size(scale, n_seeds)
     command = shlex.join(["mechproc", "study", "run", named, *(f"--{key}={value}" for key, value in size.items())])
     places = [str(store.root), *([] if store.records is None else [str(store.records.folder)])]
-    require(bool(known), "models", named, f"a study with a complete run in {' or '.join(places)}; {command} trains them")
+    require(
+        bool(known), "models", named, f"a study with a complete run in {' or '.join(places)}; {command} trains them"
+    )
     return _Asked(
         title=study.name,
         request={"models": {study.name: known}, "procedure": None, "settings": settings},

@@ -1,11 +1,11 @@
 """Analyses by name: what each is called with, read from its source, so that a list of them imports none.
 
 An analysis takes models first: ``models: Models``, one for each seed, ``models: Mapping[str, Models]``, groups of such,
-``checkpoints: Mapping[int, Models]``, one training by step, or ``model: HookedTransformer``; or ``study: Study`` and the
-``Store`` that its runs are in. A parameter that may be a ``Procedure`` is given the rule of the models, one that may be
-a ``Mapping[str, Procedure]`` the rule of each group. Every other parameter whose type can be written on a command line (text,
-numbers, a choice, lists of these, further ``Models``) is an option; its help is the parameter's line in the docstring,
-an item of a list that begins with its name.
+``checkpoints: Mapping[int, Models]``, one training by step, or ``model: HookedTransformer``; or ``study: Study`` and
+the ``Store`` that its runs are in. A parameter that may be a ``Procedure`` is given the rule of the models, one that
+may be a ``Mapping[str, Procedure]`` the rule of each group. Every other parameter whose type can be written on a
+command line (text, numbers, a choice, lists of these, further ``Models``) is an option; its help is the parameter's
+line in the docstring, an item of a list that begins with its name.
 """
 
 from __future__ import annotations

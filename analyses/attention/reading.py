@@ -17,6 +17,7 @@ from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
 from mechproc.result import Label, Result
 
+OTHER = "are the models of another rule?"
 MAX_PATTERN_ITEMS = 64
 """Items whose whole patterns are returned."""
 NOT_USED = (
@@ -78,8 +79,13 @@ def layer_patterns(model: HookedTransformer, items: Items, seed: Label) -> Itera
 def check_fits(items: Items, cfg: ModelConfig) -> None:
     """Raise a ``ConfigError`` unless a model of this config can read every position of the items."""
     n_pos = items.tokens.shape[1]
-    require(n_pos <= cfg.n_ctx, "items", f"{n_pos} positions", f"at most n_ctx = {cfg.n_ctx}: are the models of another rule?")
+    require(
+        n_pos <= cfg.n_ctx,
+        "items",
+        f"{n_pos} positions",
+        f"at most n_ctx = {cfg.n_ctx}: {OTHER}",
+    )
     if cfg.input == "tokens":
         low, high = int(items.tokens.min()), int(items.tokens.max())
         require(low >= 0 and high < cfg.d_vocab, "items", f"tokens {low} to {high}",
-                f"0 to {cfg.d_vocab - 1}: are the models of another rule?")  # fmt: skip
+                f"0 to {cfg.d_vocab - 1}: {OTHER}")  # fmt: skip

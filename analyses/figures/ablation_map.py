@@ -142,7 +142,8 @@ def _ranks(effects: Result, matched: Mapping[Any, Sequence[str]]) -> list[list[s
 
 def _sentences(effects: Result, rows: list[Row], intervals: list, matched: Matched, matched_by: str) -> list[str]:
     n = len(effects.coordinates["seed"])
-    sentences = [f"{n} seeds." if n > 1 else "One seed."]
+    some = int(np.isfinite(effects.values).any(axis=0).sum())
+    sentences = [f"{some} of {n} seeds." if some < n else f"{n} seeds." if n > 1 else "One seed."]
     if any(row.comparable for row in rows) and n > 1:
         marks = "At the right each dot is a seed, the diamond their mean, the bar"
         sentences.append(interval_sentence(marks, n, intervals, most_seeds(effects.values)))

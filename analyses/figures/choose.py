@@ -50,13 +50,13 @@ def each_of(result: Result, kept: Sequence[str]) -> list[tuple[dict[str, Label],
 
 def as_parts(result: Result) -> Result:
     """Heads by layer and number, and what writes, as parts."""
-    result = headsas_parts(result)
+    result = heads_as_parts(result)
     if "sender" in result.axes and "receiver" not in result.axes:
         return _renamed(result, sender="part")
     return result
 
 
-def headsas_parts(result: Result) -> Result:
+def heads_as_parts(result: Result) -> Result:
     """A Result whose axes are ``layer`` and ``head`` with the axis ``part`` in their place; others stay as they are."""
     if not {"layer", "head"} <= set(result.axes) or {"query", "part"} & set(result.axes):
         return result
@@ -147,17 +147,21 @@ DRAWINGS: tuple[tuple[Callable[[Result], bool], Callable[[Result], Drawn]], ...]
     (_is_spectrum, lambda result: [spectra(result)]),
     (_axes("latent", "site", "quantity", "seed"), _probes),
     (lambda result: any(set(axes) <= set(result.axes) <= {*axes, "seed"} for axes in OF_A_HEAD), _of_heads),
-    (_axes("mask", "group", "rank", "seed"), lambda result: [head_groups(result, str(mask)) for mask in _measured(
-        result, "mask")]),
+    (
+        _axes("mask", "group", "rank", "seed"),
+        lambda result: [head_groups(result, str(mask)) for mask in _measured(result, "mask")],
+    ),
     (_axes("site", "seed"), lambda result: [lens(result)]),
     (_axes("site", "position", "seed"), _square_maps("site", "position")),
     (lambda result: result.name in SHOWN, lambda result: [reading_map(result, s) for s in result.coordinates["seed"]]),
-    (_axes("statistic", "seed"), lambda result: [statistics(result)]),
+    (_axes("statistic", "seed"), statistics),
     (_axes("map", "case"), lambda result: [agreement(result)]),
     (_axes("pair", "matching", "quantity"), lambda result: [barriers(result)]),
     (_axes("part", "first", "second"), lambda result: [weight_comparison(result)]),
-    (lambda result: _axes("part", "quantity")(result) and "words" in result.metadata, lambda result: [weight_words(
-        result)]),
+    (
+        lambda result: _axes("part", "quantity")(result) and "words" in result.metadata,
+        lambda result: [weight_words(result)],
+    ),
     (_axes("start", "task", "seed"), lambda result: [arm_matrix(result)]),
     (_axes("arm", "seed"), lambda result: [arms(result)]),
     (_axes("arm", "seed", "step"), lambda result: [curves(result)]),

@@ -16,6 +16,8 @@ from mechproc.statistics.paired import Method
 
 ROW = 46
 """Height of a row, in pixels."""
+MAX_NAME = 44
+"""Characters beside a row."""
 
 
 def dots(
@@ -63,26 +65,28 @@ def dots(
         figure.add_vline(0, line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_xaxes(title=escaped(f"{found.name} ({found.unit})"))
     figure.update_yaxes(
-        tickvals=list(range(len(names))), ticktext=tick_labels(names), range=[len(names) - 0.45, -0.55],
+        tickvals=list(range(len(names))), ticktext=tick_labels(names, MAX_NAME), range=[len(names) - 0.45, -0.55],
         showgrid=False, zeroline=False,
     )  # fmt: skip
-    n = len(found.coordinates[unit])
+    n, some = len(found.coordinates[unit]), int(np.isfinite(found.values).any(axis=0).sum())
     if not with_mean:
         sentences = [f"Each dot is a {unit}.", *said]
     else:
-        sentences = [f"{n} {unit}s." if n > 1 else f"One {unit}.", *said]
-        sentences.append(interval_sentence(f"Each dot is a {unit}; the diamond is their mean, the bar", n, intervals))
+        sentences = [f"{some} of {n} {unit}s." if some < n else f"{n} {unit}s." if n > 1 else f"One {unit}.", *said]
+        said = interval_sentence(f"Each dot is a {unit}; the diamond is their mean, the bar", n, intervals)
+        sentences.append(said.replace(f"{n} seeds", f"{n} {unit}s"))
     if with_mean and found.is_missing.any():
         sentences.append(f"Where a {unit} is missing there is neither mean nor interval.")
     sentences += [f"Undefined: {reason.rstrip('.')}." for reason in dict.fromkeys(why for _, why in found.undefined)]
-    return finish(figure, found, sentences, plot_height=30 + ROW * len(names), left=label_width(names), title=title)
+    return finish(figure, found, sentences, plot_height=30 + ROW * len(names), left=label_width(names, MAX_NAME),
+                  title=title)  # fmt: skip
 
 
 def head_groups(compared: Result, mask: str, *, level: float = LEVEL, method: Method = "sign_flip") -> go.Figure:
     """The best head of each model for one target, by group: before pretraining, after it, after the task.
 
-    ``compared`` is what ``analyses.attention.compare`` returns. A head of rank 1 is in each model whichever attends most
-    to the target; the strokes are what uniform attention and the best head of untrained models score.
+    ``compared`` is what ``analyses.attention.compare`` returns. A head of rank 1 is in each model whichever attends
+    most to the target; the strokes are what uniform attention and the best head of untrained models score.
     """
     best = compared.select(mask=mask, rank=1)
     held = {group: list(of.values()) for group, of in compared.metadata["baselines"].get(mask, {}).items()}
@@ -92,10 +96,22 @@ def head_groups(compared: Result, mask: str, *, level: float = LEVEL, method: Me
     return dots(best, "group", levels=held, said=[strokes, *counts], level=level, method=method)
 
 
-def statistics(found: Result, *, level: float = LEVEL, method: Method = "sign_flip") -> go.Figure:
-    """The statistics of each model, a row for each: what ``analyses.donor_statistics.run`` returns."""
-    about = [f"{name}: {text}." for name, text in found.metadata.get("about", {}).items()]
-    return dots(found, "statistic", said=about, level=level, method=method)
+def statistics(found: Result, *, level: float = LEVEL, method: Method = "sign_flip") -> list[go.Figure]:
+    """The statistics of each model, a row for each: what ``analyses.donor_statistics.run`` returns.
+
+    Those that are at most 1 in size are one figure, the others another one.
+    """
+    names = [str(name) for name in found.coordinates["statistic"]]
+    sizes = {name: np.nanmax(np.abs(found.select(statistic=name).values), initial=0.0) for name in names}
+    about = found.metadata.get("about", {})
+    figures = []
+    for small, unit in ((True, "fraction"), (False, "ratio")):
+        shown = [name for name in names if (sizes[name] <= 1) == small]
+        if shown:
+            part = dataclasses.replace(found.select(statistic=shown), unit=unit)
+            said = [f"{name}: {about[name]}." for name in shown if name in about]
+            figures.append(dots(part, "statistic", said=said, level=level, method=method))
+    return figures
 
 
 def barriers(found: Result, *, level: float = LEVEL, method: Method = "sign_flip") -> go.Figure:

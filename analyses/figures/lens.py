@@ -15,8 +15,8 @@ from mechproc.statistics.paired import Method
 def lens(found: Result, *, level: float = LEVEL, method: Method = "sign_flip") -> go.Figure:
     """The score at each site, in the order of the forward pass: seeds as thin lines, their mean, its interval.
 
-    ``found`` is what ``analyses.logits.lens`` returns, without positions. The residual stream is the same place in every
-    seed, so that its sites have a mean. Errors: ``ConfigError`` for a Result of other axes.
+    ``found`` is what ``analyses.logits.lens`` returns, without positions. The residual stream is the same place in
+    every seed, so that its sites have a mean. Errors: ``ConfigError`` for a Result of other axes.
     """
     found = with_axes(found, "site", "seed")
     sites = [str(site).removeprefix("blocks.").replace(".hook_", " ") for site in found.coordinates["site"]]

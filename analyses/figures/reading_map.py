@@ -49,7 +49,7 @@ def reading_map(found: Result, seed: Label) -> go.Figure:
     figure.add_heatmap(
         z=more, text=hover, hovertemplate="%{text}<extra></extra>", zmin=-bound, zmax=bound, colorscale=DIVERGING,
         xgap=1, ygap=1, meta={"subjects": [[label] * len(names) for label in labels]},
-        colorbar={"len": 1, "thickness": 10, "outlinewidth": 0, "title": {"text": "less baseline"}},
+        colorbar={"len": 1, "thickness": 10, "outlinewidth": 0, "title": {"text": "fraction"}},
     )  # fmt: skip
     ends = [n + 0.5 for n, ((r, _), (s, _)) in enumerate(itertools.pairwise(kept)) if r != s]
     for end in ends:

@@ -114,8 +114,8 @@ def weight_words(compared: Result) -> go.Figure:
     )  # fmt: skip
     sentences = [
         f"Models: {_counts(compared)}.",
-        "Words and p: permutation test whose unit is the model, after Holm over the parts. There is no interval, as the "
-        "distances of one model are not independent.",
+        "Words and p: permutation test whose unit is the model, after Holm over the parts. There is no interval, as "
+        "the distances of one model are not independent.",
     ]
     left = label_width(names, 48)
     figure.update_layout(width=max(760, left + 420))

@@ -10,7 +10,7 @@ import numpy as np
 
 from analyses.figures import position_map
 from analyses.figures.choose import heads_as_parts
-from mechproc.result import Label, Result, in_words
+from mechproc.result import Result, in_words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -69,12 +69,12 @@ def barriers(
     seed: int = 0,
     n_items: int | None = None,
 ) -> Result:
-    """Loss barriers between models of one rule, of two rules, and untrained ones: axes ``pair``, ``matching``, ``quantity``.
+    """Loss barriers between models of one rule, of two, and untrained: axes ``pair``, ``matching`` and ``quantity``.
 
     - ``models``: by rule, and for each rule by seed; of one shape, with the same tokens and context;
     - ``items``: by rule, items or the rule itself, of which the first ``n_items`` (256 by default) test items of
-      ``seed`` are taken: within a rule its items count, between rules those of both alike, and untrained models are read
-      on those of their rule;
+      ``seed`` are taken: within a rule its items count, between rules those of both alike, and untrained models are
+      read on those of their rule;
     - ``starts``: as for ``compare``: shared, models of one seed share a start; or different;
     - ``points``: places on the line at which the loss is taken, both ends included;
     - ``most_pairs``: of each rule or pair of rules;

@@ -135,7 +135,7 @@ class TestOfAStudy:
     def test_refusals(self, tmp_path):
         with pytest.raises(ConfigError, match="complete run in none; mechproc study run transfer-map --scale=laptop"):
             self.asked(tmp_path, store=Store("none"))
-        with pytest.raises(ConfigError, match="procedure.*the runs of a study have their own"):
+        with pytest.raises(ConfigError, match=r"procedure.*the runs of a study have their own"):
             self.asked(tmp_path, procedure=get("sort")())
         with pytest.raises(ConfigError, match="target = 'shapely'"):
             self.asked(tmp_path, "agreement", target="shapely")
