@@ -32,7 +32,7 @@ OF_DONORS = ("ablation", "resampling", "patching", "probing", "weight change", "
 
 
 def run(study: Study, store: Store, target: Target = "shapley", *, seed: int = 0, n_items: int = N_ITEMS) -> Result:
-    """Whether other maps, also of the pretrained models, rank parts as what transfers does: axes ``map``, ``case``.
+    """Whether other maps rank parts as what transfers does: axes ``map`` and ``case``.
 
     - ``study``: one that ``mechproc.studies.transfer_map.study`` made;
     - ``store``: where its runs, or their records, are, and the weights of its donors;

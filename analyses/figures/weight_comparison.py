@@ -125,4 +125,5 @@ def weight_words(compared: Result) -> go.Figure:
 def _counts(result: Result) -> str:
     """How many models of each rule there are, in words."""
     n_models = result.metadata["n_models"]
-    return ", ".join(f"{n} of {rule}" for rule, n in n_models.items() if rule != UNTRAINED)
+    rules = result.metadata.get("rules") or result.coordinates["first"]
+    return ", ".join(f"{n_models[rule]} of {rule}" for rule in rules if rule != UNTRAINED)

@@ -78,7 +78,7 @@ def composition(models: Models, *, folded: bool = True, n_random: int = 200, see
 
 @sized_threads
 def angles(models: Models, *, folded: bool = True) -> Result:
-    """Principal angles between what parts write and what later parts read: the axes of ``composition``.
+    """Principal angles between what parts write and what later parts read: axes as those of ``composition``.
 
     - ``smallest angle``: in degrees (scipy's ``subspace_angles``);
     - ``overlap``: the mean squared cosine of the principal angles, from 0 to 1;

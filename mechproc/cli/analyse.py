@@ -53,12 +53,25 @@ class Analysis(argparse.ArgumentParser):
             _add(group, option)
 
 
+class Names(argparse.HelpFormatter):
+    """A line for each name: the room for names also has what they are indented by, which argparse forgets."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "max_help_position": 26})
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Make room for one argument."""
+        super().add_argument(action)
+        self._action_max_length = max(self._action_max_length, 24)
+
+
 def add(subparsers: Any) -> None:
     """Declare the noun."""
     from analyses import ANALYSES
     from analyses.registry import about
 
-    parser = subparsers.add_parser("analyse", help="ask models where their structure is; Results are kept as files")
+    text = "ask models where their structure is; Results are kept as files"
+    parser = subparsers.add_parser("analyse", help=text, formatter_class=Names)
     actions = parser.add_subparsers(dest="analysis", metavar="NAME", required=True, parser_class=Analysis)
     actions.add_parser("list", help="all analyses, one line each")
     for name in ANALYSES:

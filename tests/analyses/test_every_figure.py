@@ -41,7 +41,7 @@ MADE = {
     "logit-lens": on_rule("logit-lens", **FEW),
     "path-patching": on_rule("path-patching", **PAIRED),
     "circuit": on_rule("circuit", threshold=1e-9, **PAIRED),
-    "probing": on_rule("probing", latents=["answer"], sites=["L0.H0", "L0.attn"], n_items=60),
+    "probing": on_rule("probing", latents=["answer"], sites=["L0.attn"], n_items=60),
     "probing-causal": on_rule("probing-causal", latents=["answer"], sites=["L0.attn"], n_items=60, n_controls=1),
     "spectrum": lambda: function("spectrum")(MODELS),
     "weight-circuit": lambda: function("weight-circuit")(MODELS[3], "L0.H0.OV"),
@@ -83,7 +83,7 @@ def test_an_analysis_has_a_figure_with_a_caption(name):
         caption = figure.layout.meta["caption"]
         assert f"Does not show: {found.what_it_does_not_show.rstrip('.')}" in caption
         assert found.direction[1:].rstrip(".") in caption
-        assert any(word in caption for word in ("seed", "One model", "Models:", "pair", "case")), caption
+        assert any(word in caption for word in ("seed", "one model", "One model", "Models:", "pair", "case")), caption
         assert len(figure.data) > 0
 
 

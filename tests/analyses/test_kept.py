@@ -13,6 +13,7 @@ from mechproc.pretrained import pretrained_weights
 from mechproc.procedures import get
 from mechproc.result import Result
 from mechproc.runs.store import Store
+from mechproc.studies.registry import load
 
 RECORDS = Path(__file__).parents[2] / "results" / "records"
 FEW = {"n_items": 20, "parts": ["L0.H0", "L1.mlp"]}
@@ -115,6 +116,17 @@ class TestOfAStudy:
         store = store or Store("none", RECORDS)
         return analyse(name, ["transfer-map"], folder=folder, store=store, scale="laptop", n_seeds=2, **settings)[0]
 
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def of_one_rule(cls):
+        """The study with the arms of set alone, which is made once."""
+        whole = load("transfer-map", "laptop", 2)
+        runs = [(arm, run) for arm, run in whole.runs if ": k-dyck" not in arm]
+        study = dataclasses.replace(whole, runs=runs, families=(), claims=())
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(kept, "load", lambda *_: study)
+            yield
+
     def test_what_is_not_complete_is_said(self, tmp_path):
         found = self.asked(tmp_path)
         assert found.missing == (11,) and "seeds 11 have none" in found.result.warnings[0]
@@ -125,7 +137,6 @@ class TestOfAStudy:
         assert request["command"] == "mechproc analyse transfer-map transfer-map --scale laptop --seeds 2"
         assert set(request["models"]["transfer map (laptop)"]) == {"10"}
         assert self.asked(tmp_path).seconds is None
-        assert self.asked(tmp_path, rule="k-dyck").path != found.path
 
     def test_further_runs_are_another_file(self, tmp_path, monkeypatch):
         first = self.asked(tmp_path)

@@ -126,7 +126,7 @@ def test_axes_and_cells_that_mean_nothing():
     assert result.coordinates["seed"] == (3, 5)
     assert result.texts()[1, 1].tolist() == ["undefined", "undefined"] and not result.is_missing.any()
     assert result.undefined == (
-        ({"sender": "L1.H0", "receiver": "L0.H1.k"}, "L1.H0 does not write before L0.H1.k reads"),
+        ({"sender": "L1.H0", "receiver": "L0.H1.k"}, "the sender does not write before the receiver reads"),
     )
     assert (result.values[..., 0] == result.values[..., 1])[~result.is_undefined[..., 0]].all()
     assert result.metadata["pair"] == "answer" and result.metadata["n_pairs"] == 8
@@ -135,10 +135,11 @@ def test_axes_and_cells_that_mean_nothing():
 def test_models_that_read_vectors():
     ours, clean = model("vectors", dtype=torch.float32), items("vectors", 6)
     corrupt = type(clean)(clean.tokens, clean.n_tokens, clean.scored, {}, 1 - clean.vectors)
-    result = path_patching.run([ours], Pairs(clean, corrupt), metric="loss")
+    result = path_patching.run([ours], Pairs(clean, corrupt))
+    assert result.metadata["metric"] == "loss"
     assert np.nanmax(np.abs(result.values)) > 0.01
     with pytest.raises(ConfigError, match="logit_diff"):
-        path_patching.run([ours], Pairs(clean, corrupt))
+        path_patching.run([ours], Pairs(clean, corrupt), metric="logit_diff")
     assert VECTORS["d_input"] == clean.vectors.shape[-1]
 
 

@@ -58,7 +58,7 @@ def test_values_add_up_in_every_seed():
 def test_players_that_overlap_or_are_too_many_are_refused():
     with pytest.raises(PartError, match=r"'L0\.H1' and 'L0\.attn' overlap"):
         ablation.shapley([model("usual")], TASK, ["L0.attn", "L0.H1"], n_items=20)
-    with pytest.raises(ConfigError, match="number of players = 11"):
+    with pytest.raises(ConfigError, match="1 to 10 parts, each once"):
         ablation.shapley([model("usual")], TASK, [f"L0.mlp.N{n}" for n in range(11)], n_items=20)
 
 
