@@ -105,7 +105,7 @@ def check_settings(settings: dict[str, Any]) -> None:
     for name, least in WHOLE.items():
         value = settings.get(name)
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-        require(value is None or whole, name, value, f"a whole number, at least {least}")
+        require(value is None or bool(whole), name, value, f"a whole number, at least {least}")
     for name in NAMES:
         value = settings.get(name)
         if isinstance(value, str):

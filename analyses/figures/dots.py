@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analyses.figures.caption import finish
-from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, with_axes
+from analyses.figures.means import LEVEL, draw_mean, interval_of, interval_sentence, most_seeds, with_axes
 from analyses.figures.style import COLOURS, GREY, blank, escaped, label_width, spread, tick_labels
 from mechproc.result import Result
 from mechproc.statistics.paired import Method
@@ -73,8 +73,9 @@ def dots(
         sentences = [f"Each dot is a {unit}.", *said]
     else:
         sentences = [f"{some} of {n} {unit}s." if some < n else f"{n} {unit}s." if n > 1 else f"One {unit}.", *said]
-        said = interval_sentence(f"Each dot is a {unit}; the diamond is their mean, the bar", n, intervals)
-        sentences.append(said.replace(f"{n} seeds", f"{n} {unit}s"))
+        marks = f"Each dot is a {unit}; the diamond is their mean, the bar"
+        about_bars = interval_sentence(marks, n, intervals, most_seeds(found.values))
+        sentences.append(about_bars.replace(f"{n} seeds", f"{n} {unit}s"))
     if with_mean and found.is_missing.any():
         sentences.append(f"Where a {unit} is missing there is neither mean nor interval.")
     sentences += [f"Undefined: {reason.rstrip('.')}." for reason in dict.fromkeys(why for _, why in found.undefined)]

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analyses.figures.caption import finish
-from analyses.figures.means import LEVEL, interval_of, interval_sentence, with_axes
+from analyses.figures.means import LEVEL, interval_of, interval_sentence, most_seeds, with_axes
 from analyses.figures.style import COLOURS, blank, escaped, translucent
 from mechproc.result import Result
 from mechproc.statistics.paired import Method
@@ -43,5 +43,5 @@ def lens(found: Result, *, level: float = LEVEL, method: Method = "sign_flip") -
     figure.update_yaxes(title=escaped(f"{found.name} ({found.unit})"))
     n = len(found.coordinates["seed"])
     marks = "Thin lines are seeds, the thick one their mean, the band"
-    said = [f"{n} seeds." if n > 1 else "One seed.", interval_sentence(marks, n, ends)]
+    said = [f"{n} seeds." if n > 1 else "One seed.", interval_sentence(marks, n, ends, most_seeds(found.values))]
     return finish(figure, found, said, plot_height=300, left=70)
