@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from filelock import Timeout
 
-from mechproc.config import nearest
+from mechproc.config import digest, nearest
 from mechproc.errors import ConfigError, StoreError
 from mechproc.files import read_json
+from mechproc.progress import progress
 from mechproc.runs import index
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.index import Line
@@ -77,35 +78,47 @@ def entries(root: str | Path) -> tuple[list[Entry], list[str]]:
 def lines(root: str | Path) -> tuple[list[Line], list[str]]:
     """What a list shows of each run in a store, by name, and one line for each folder that is none.
 
-    Of complete runs whose files have not changed it comes from the store's index (``mechproc.runs.index``).
+    Of complete runs whose files have not changed it comes from the store's index (``mechproc.runs.index``). A bar is
+    drawn where somebody watches.
     """
     root = Path(root)
-    known, kept = index.read(root), {}
+    known, kept, is_new = index.read(root), {}, False
     found, problems = [], []
-    for name in _names(root):
+    for name in progress(_names(root), f"looking at {root}", "run"):
         now = index.stamp(os.path.join(root, name))  # noqa: PTH118  of very many, each path object counts
         stamped = known.get(name)
         if stamped is not None and stamped[0] == now:
-            line = stamped[1]
-        else:
-            try:
-                line = _line(_entry(RunFolder(root / name)))
-            except StoreError as error:
-                problems.append(f"{root / name} is not a run: {error}")
-                continue
+            kept[name] = stamped
+            found.append(stamped[1])
+            continue
+        try:
+            line = _line(_entry(RunFolder(root / name)))
+        except StoreError as error:
+            problems.append(f"{root / name} is not a run: {error}")
+            continue
         found.append(line)
         if now is not None and line.status == "complete":
-            kept[line.name] = (now, line)
-    if kept != known:
-        index.write(root, kept)
+            kept[name], is_new = (now, line), True
+    if is_new or len(kept) < len(known):
+        index.write(root, kept.values())
     return found, problems
+
+
+def remember(folder: RunFolder) -> None:
+    """Add a run that is complete now to the index of its store, so that no list has to read its folder."""
+    with contextlib.suppress(StoreError):
+        line = _line(_entry(folder))
+        if line.status == "complete":
+            index.add(folder.path.parent, line)
 
 
 def entry(root: str | Path, name: str) -> Entry:
     """The one run whose folder is called ``name``, or whose identity begins with it (at least 4 digits)."""
+    if name in _names(Path(root)):  # no other folder has to be looked at
+        with contextlib.suppress(StoreError):
+            return _entry(RunFolder(Path(root) / name))
     runs, _ = lines(root)
-    exact = [run for run in runs if run.name == name]
-    matching = exact or [run for run in runs if len(name) >= 4 and run.identity.startswith(name)]
+    matching = [run for run in runs if len(name) >= 4 and run.identity.startswith(name)]
     if len(matching) != 1:
         names = [run.name for run in runs]
         candidates = ", ".join(run.name for run in matching) or "none" + nearest(name, names)
@@ -118,12 +131,9 @@ def entry(root: str | Path, name: str) -> Entry:
 
 def remove(chosen: Entry, force: bool = False) -> RunFolder:
     """Remove one run's folder for good; refused while it is being written, and for donors without ``force``."""
-    folder, needed_by = chosen.folder, []
-    for other in folders(folder.path.parent):
-        with contextlib.suppress(StoreError):  # what cannot be read is no run, and needs nothing
-            if chosen.config in _donors(read_json(other.config).get("config")):
-                needed_by.append(other.name)
-    if needed_by and not force:
+    folder = chosen.folder
+    needed_by = [] if force else _needed_by(chosen)
+    if needed_by:
         raise StoreError(f"{folder} is a donor of {', '.join(needed_by)}: remove these first, or use --force")
     try:
         with folder.lock():
@@ -135,6 +145,18 @@ def remove(chosen: Entry, force: bool = False) -> RunFolder:
     except OSError as error:
         raise StoreError(f"{folder} cannot be removed: {error.strerror or error}") from None
     return folder
+
+
+def _needed_by(chosen: Entry) -> list[str]:
+    """The names of the runs that have this one as a donor, or as a donor of a donor."""
+    root, wanted = chosen.folder.path.parent, digest(chosen.config)
+    runs, _ = lines(root)
+    names = [run.name for run in runs if wanted in run.donors]
+    for other in sorted(set(_names(root)) - {run.name for run in runs}):
+        with contextlib.suppress(StoreError):  # what cannot be read is no run, and needs nothing
+            if wanted in _donors(read_json(root / other / "config.json", root).get("config")):
+                names.append(other)
+    return names
 
 
 def folders(root: str | Path) -> list[RunFolder]:
@@ -153,31 +175,40 @@ def _line(entry: Entry) -> Line:
     rule, seed = entry.config["procedure"]["kind"], entry.config["seed"]
     return Line(
         *(entry.folder.name, entry.identity, rule, seed, entry.status, entry.recipe),
-        *(entry.test.get("accuracy"), entry.test.get("seconds")),
+        *(entry.test.get("accuracy"), entry.test.get("seconds"), _donors(entry.config)),
     )
 
 
 def _entry(folder: RunFolder) -> Entry:
-    plain, test, error = folder.read_config(), {}, None
-    status: Status = "interrupted"
+    test, damage = None, None
     try:
-        if folder.is_complete():
-            status, test = "complete", folder.read_test()
+        test = folder.read_test() if folder.test.exists() else None
+    except StoreError as error:
+        damage = error
+    plain = folder.read_config(test)
+    scores: dict[str, Any] = {}
+    status: Status = "interrupted"
+    error: str | None = None
+    try:
+        if damage is not None:
+            raise damage
+        if test is not None and folder.has_files(test):
+            status, scores = "complete", test
         elif folder.is_locked():
             status = "running"
-        elif folder.test.exists():
+        elif test is not None:
             raise StoreError(f"a file that {folder.test} lists is missing or has another size")
         elif error := folder.failure():
             status = "failed"
-    except StoreError as damage:
-        status, error = "damaged", str(damage)
-    return Entry(folder, plain["identity"], plain["config"], status, test, error)
+    except StoreError as found:
+        status, error = "damaged", str(found)
+    return Entry(folder, plain["identity"], plain["config"], status, scores, error)
 
 
-def _donors(config: Any) -> list[Any]:
-    """The configs of all donors of a run, those of donors included, as the file spells them: their identities would
-    change with the versions of what reads them."""
+def _donors(config: Any) -> tuple[str, ...]:
+    """Digests of the configs of all donors of a run, those of donors included, as the file spells them: their identities
+    would change with the versions of what reads them."""
     donors = config.get("donors") if isinstance(config, dict) else None
     of_config = list(donors.values()) if isinstance(donors, dict) else []
     runs = [donor.get("run", donor) for donor in of_config if isinstance(donor, dict)]
-    return [*runs, *(deeper for run in runs for deeper in _donors(run))]
+    return tuple(dict.fromkeys([*map(digest, runs), *(deeper for run in runs for deeper in _donors(run))]))

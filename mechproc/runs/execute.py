@@ -14,6 +14,7 @@ from mechproc.files import read_json, write_json
 from mechproc.procedures import Items, Procedure
 from mechproc.procedures.arithmetic import Arithmetic
 from mechproc.provenance import differences, provenance
+from mechproc.runs.catalogue import remember
 from mechproc.runs.config import RankedHeads, RunConfig
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.store import Store
@@ -105,6 +106,7 @@ def execution(
             about["by_position"] = counts
         folder.write_result(run.identity, run.model, result.state, result.test, about)
         sink.clear_resume()
+        remember(folder)
     store.record(run)
 
 

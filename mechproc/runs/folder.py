@@ -158,20 +158,23 @@ class RunFolder:
         Checkpoints may have been removed. Contents are checked when they are read. Raises ``StoreError`` when
         ``test.json`` is damaged.
         """
-        if not self.test.exists():
-            return False
-        files = self.read_test()["files"]
-        return all(_size(self.path / name) == about["size"] for name, about in files.items() if "/" not in name)
+        return self.test.exists() and self.has_files(self.read_test())
 
-    def read_config(self) -> dict[str, Any]:
-        """``config.json``, with the fields that every run has; that of a complete run as it was written."""
+    def has_files(self, test: dict[str, Any]) -> bool:
+        """Whether the files that ``test`` lists are there in their sizes, checkpoints apart."""
+        return all(_size(self.path / name) == about["size"] for name, about in test["files"].items() if "/" not in name)
+
+    def read_config(self, test: dict[str, Any] | None = None) -> dict[str, Any]:
+        """``config.json``, with the fields that every run has; that of a complete run as it was written.
+
+        ``test``: what ``read_test`` gave, where that has been read already."""
         plain = read_json(self.config, self.path.parent)
         for field, kind in CONFIG_FIELDS.items():
             expect(self.config, plain, field, kind)
         unknown = plain.keys() - {"identity", "procedure_versions", "config", "checksum"}
         if unknown or plain.get("checksum", _checksum(plain)) != _checksum(plain):  # older ones have none
             raise StoreError(f"{self.config} was changed or damaged: it does not have its checksum")
-        self._check_listed(self.config)
+        self._check_listed(self.config, test)
         return plain
 
     def write_config(self, identity: str, versions: dict[str, str], config: dict[str, Any]) -> None:
@@ -273,18 +276,19 @@ class RunFolder:
         cfg, state, _ = load_model(path)
         return cfg, state
 
-    def _check_listed(self, path: Path) -> None:
+    def _check_listed(self, path: Path, test: dict[str, Any] | None = None) -> None:
         """Raise a ``StoreError`` for a file that leads out of the store or is none, and when ``test.json``, if it is
-        whole, lists it with another size or digest."""
+        whole, lists it with another size or digest. ``test`` as for ``read_config``."""
         require_regular(path, self.path.parent)
-        if not self.test.exists():
+        if test is None and not self.test.exists():
             return
+        name = path.relative_to(self.path).as_posix()
         try:
-            about = self.read_test()["files"].get(path.relative_to(self.path).as_posix())
+            about = (self.read_test() if test is None else test)["files"].get(name)
         except StoreError:  # a run that is not complete; who reads its scores learns why
             return
         if about is not None:
-            self.check(path.relative_to(self.path).as_posix(), about)
+            self.check(name, about)
 
     def check(self, name: str, about: dict[str, Any]) -> None:
         """Raise a ``StoreError`` unless the file has the size and the digest that ``test.json`` keeps of it."""

@@ -1,29 +1,35 @@
 """What a list of runs shows of each complete one, kept in one file of the store so that a list of many is quick.
 
+Whoever completes a run appends its line; a list appends nothing, and writes the file anew where it had to read a folder.
 The folders stay the truth. A line is used only while every file of its run has the size and the time of change that it
-had when the line was made; all else is read from the folders again. Whoever removes the file loses nothing.
+had when the line was made, and the last line of a run is the one that counts; all else is read from the folders again.
+Whoever removes the file loses nothing.
+
+Each line begins with its line break and has a checksum, so that one that was not written to its end, or into which
+another process has written, is no line and spoils none.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mechproc.errors import StoreError
 from mechproc.files import atomic_write
 from mechproc.reading import parse_json, read_bytes
 
 NAME = ".index"
-FORMAT = "mechproc.index.1"
+DIGITS = 16
+"""Of the checksum of a line, hexadecimal."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """What a list shows of a run."""
 
     name: str
@@ -35,10 +41,12 @@ class Line:
     """How the model was assembled."""
     accuracy: float | None = None
     seconds: float | None = None
+    donors: tuple[str, ...] = ()
+    """Digests of the configs of all runs that it needs, donors of donors included."""
 
 
-TYPES = (str, str, str, int, str, str, (int, float), (int, float))
-"""Of the fields of the line of a complete run."""
+TYPES = (str, str, str, int, str, str, (int, float), (int, float), list)
+"""Of the fields of the line of a complete run, as JSON."""
 
 
 def stamp(folder: str) -> str | None:
@@ -58,26 +66,52 @@ def stamp(folder: str) -> str | None:
 
 
 def read(root: Path) -> dict[str, tuple[str, Line]]:
-    """Stamp and line by the name of the folder; empty where there is no index, or none that is whole."""
+    """Stamp and line by the name of the folder, of the lines that are whole; empty where there is no index."""
+    lines = {}
     try:
-        checksum, _, content = read_bytes(root / NAME, root).partition(b"\n")
-        if hashlib.sha256(content).hexdigest().encode() != checksum:
-            return {}
-        plain = parse_json(content, each_key_once=False)
-        if plain["format"] != FORMAT:
-            return {}
-        lines = {}
-        for known, *fields in plain["runs"]:
+        whole = [line[DIGITS + 1 :] for line in read_bytes(root / NAME, root).split(b"\n") if _is_whole(line)]
+        for known, *fields in parse_json(b"[" + b",".join(whole) + b"]", each_key_once=False):
             if len(fields) == len(TYPES) and all(map(isinstance, fields, TYPES)):
-                lines[fields[0]] = (known, Line(*fields))
-        return lines
-    except (StoreError, ValueError, TypeError, KeyError):
+                *fields, donors = fields
+                lines[fields[0]] = (known, Line(*fields, tuple(donors)))
+    except (StoreError, ValueError, TypeError):
         return {}
+    return lines
 
 
-def write(root: Path, lines: dict[str, tuple[str, Line]]) -> None:
-    """Replace the index; a store that may only be read keeps the one it has."""
-    rows = [[known, *dataclasses.astuple(line)] for known, line in lines.values()]
-    content = json.dumps({"format": FORMAT, "runs": rows}).encode()
+def add(root: Path, line: Line) -> None:
+    """Append the line of a run that is complete now. What hinders that costs the next list the reading of a folder."""
+    known = stamp(os.path.join(root, line.name))  # noqa: PTH118  as a list does
+    if known is None:
+        return
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for safety in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # a link may lead out of the store, a pipe would wait
+        flags |= getattr(os, safety, 0)
+    with contextlib.suppress(OSError):
+        descriptor = os.open(root / NAME, flags, 0o666)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.write(descriptor, _encoded(known, line))  # in one piece: others may append at this moment
+        finally:
+            os.close(descriptor)
+
+
+def write(root: Path, lines: Iterable[tuple[str, Line]]) -> None:
+    """Replace the index; a store that may only be read keeps the one it has.
+
+    A line that another process appends meanwhile is lost, and read from its folder the next time."""
     with contextlib.suppress(StoreError):
-        atomic_write(root / NAME, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        atomic_write(root / NAME, b"".join(_encoded(known, line) for known, line in lines))
+
+
+def _encoded(known: str, line: Line) -> bytes:
+    content = json.dumps([known, *line]).encode()
+    return b"\n" + _checksum(content) + b" " + content
+
+
+def _is_whole(line: bytes) -> bool:
+    return len(line) > DIGITS and line[:DIGITS] == _checksum(line[DIGITS + 1 :])
+
+
+def _checksum(content: Any) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGITS // 2).hexdigest().encode()

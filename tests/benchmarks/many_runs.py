@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mechproc.config import digest
+from mechproc.runs import index
+from mechproc.runs.catalogue import lines
 from mechproc.runs.execute import execute
 from mechproc.runs.folder import RunFolder, describe
 from mechproc.runs.records import line_of, of_folder
@@ -26,16 +28,23 @@ def many_runs(n: int) -> dict[str, Any]:
     """Seconds and peak memory (MB) of commands, each in a process of its own, on generated runs and their records."""
     with tempfile.TemporaryDirectory(prefix="many-runs-") as place:
         root = Path(place)
-        first = generate(root, n)
+        last = generate(root, n)
         store, records = ["--store", str(root / "runs")], ["--records", str(root / "records")]
+        study, page = ["set-to-haystack", *store, *records], str(root / "page.html")
         commands = {
-            "runs list, the first time": ["runs", "list", *store],
             "runs list": ["runs", "list", *store],
             "runs list --procedure haystack": ["runs", "list", "--procedure", "haystack", *store],
-            "runs show RUN": ["runs", "show", first.name, *store],
-            "study results set-to-haystack": ["study", "results", "set-to-haystack", *store, *records],
+            "runs show RUN": ["runs", "show", last.name, *store],
+            "study plan set-to-haystack": ["study", "plan", *study],
+            "study results set-to-haystack": ["study", "results", *study],
+            "report RUN": ["report", last.name, *store, *records, "--out", page],
+            "report set-to-haystack": ["report", *study, "--out", page],
+            "runs rm RUN": ["runs", "rm", last.name, "--yes", *store],
         }
-        return {"runs": n, "commands": {name: measured(argv) for name, argv in commands.items()}}
+        found = {name: measured(argv) for name, argv in commands.items()}
+        (root / "runs" / index.NAME).unlink()
+        found["runs list, without an index"] = measured(commands["runs list"])
+        return {"runs": n, "commands": found}
 
 
 def measured(argv: list[str]) -> dict[str, float]:
@@ -49,11 +58,12 @@ def measured(argv: list[str]) -> dict[str, float]:
 
 
 def generate(root: Path, n: int) -> RunFolder:
-    """``n`` complete runs and their records: copies of one small training under other seeds and identities."""
+    """``n`` complete runs and their records: copies of one small training under other seeds."""
     sizes = Sizes(8, 2, 8, 4, 4, 8, 3, donor_steps=4, batch_size=4)
     made = Store(root / "made")
-    execute(donor(0, sizes), made)
-    source = made.folder(donor(0, sizes))
+    run = donor(0, sizes)
+    execute(run, made)
+    source, (line,) = made.folder(run), lines(root / "made")[0]
     config, test, record = source.read_config(), source.read_test(), of_folder(source)
     kept = {
         name: (source.path / name).read_bytes() for name in test["files"] if name != "config.json" and "/" not in name
@@ -63,14 +73,15 @@ def generate(root: Path, n: int) -> RunFolder:
     (root / "records").mkdir()
     with (root / "records" / "set.jsonl").open("wb") as shard:
         for seed in range(n):
-            identity = digest(seed)
-            folder = RunFolder(root / "runs" / f"set-{identity[:12]}")
+            run = run.replace(seed=seed)
+            folder = RunFolder(root / "runs" / run.name)
             folder.path.mkdir(parents=True)
-            plain = {"identity": identity, "config": config["config"] | {"seed": seed}}
+            plain = {"identity": run.identity, "config": run.to_dict()}
             folder.config.write_text(json.dumps(config | plain | {"checksum": digest(config | plain)}))
             for name, content in kept.items():
                 (folder.path / name).write_bytes(content)
             scores = test | {"files": test["files"] | {"config.json": describe(folder.config)}, "seconds": seed / 10}
             folder.test.write_text(json.dumps(scores | {"checksum": digest(scores)}))
-            shard.write(line_of(record | {"identity": identity, "run": plain["config"]}))
+            index.add(root / "runs", line._replace(name=run.name, identity=run.identity, seed=seed, seconds=seed / 10))
+            shard.write(line_of(record | {"identity": run.identity, "run": plain["config"]}))
     return folder

@@ -46,7 +46,13 @@ def read_folders(monkeypatch) -> list[RunFolder]:
     return found
 
 
-def test_the_second_list_reads_no_folder(root, read_folders):
+def test_a_list_reads_no_folder_of_runs_that_were_made_here(root, read_folders):
+    assert len(lines(root)[0]) == 2 and read_folders == []
+    assert lines(root) == of_folders(root)
+
+
+def test_a_list_without_an_index_makes_it(root, read_folders):
+    (root / index.NAME).unlink()
     first = lines(root)
     assert len(read_folders) == 2 and (root / index.NAME).exists()
     assert lines(root) == first == of_folders(root)
@@ -97,6 +103,37 @@ def test_a_damaged_index_is_made_again(root, spoil):
     assert lines(root) == whole and file.read_bytes() == content
 
 
+def test_a_line_that_was_cut_off_spoils_no_other(root, read_folders):
+    """As by a writer that was killed while it appended, and by one that appended meanwhile on a network."""
+    file, (one, other) = root / index.NAME, lines(root)[0]
+    file.unlink()
+    for line in (one, other):
+        index.add(root, line)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:40] + whole[whole.index(b"\n", 1) :])
+    assert lines(root)[0] == [one, other] and [folder.name for folder in read_folders] == [one.name]
+    assert lines(root)[0] == [one, other] and len(read_folders) == 1  # what was read stands in the index again
+
+
+def test_of_two_lines_of_a_run_the_last_counts_once_its_files_fit(root, read_folders):
+    one = lines(root)[0][0]
+    index.add(root, one._replace(accuracy=0.125))
+    assert lines(root)[0][0].accuracy == 0.125 and read_folders == []
+    os.utime(root / one.name / "test.json", ns=(1, 1))
+    assert lines(root)[0][0] == one and len(read_folders) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes")
+@pytest.mark.parametrize("place", [lambda file, out: file.symlink_to(out), lambda file, out: os.mkfifo(file)])
+def test_nothing_is_appended_outside_the_store_or_to_a_pipe(root, tmp_path, place):
+    line, outside = lines(root)[0][0], tmp_path / "outside"
+    outside.write_text("mine")
+    (root / index.NAME).unlink()
+    place(root / index.NAME, outside)
+    index.add(root, line)
+    assert outside.read_text() == "mine"
+
+
 def test_a_store_that_may_not_be_written_is_listed(root, monkeypatch):
     def refuse(path, content):
         from mechproc.errors import StoreError
@@ -104,6 +141,7 @@ def test_a_store_that_may_not_be_written_is_listed(root, monkeypatch):
         raise StoreError("read-only")
 
     monkeypatch.setattr(index, "atomic_write", refuse)
+    (root / index.NAME).unlink()
     assert lines(root) == of_folders(root) and not (root / index.NAME).exists()
 
 
