@@ -7,8 +7,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from mechproc.errors import MechprocError
+
 Interrupted = Callable[[], BaseException | None]
 """Gives what is to be raised once an interruption has come, None before."""
+
+
+class SuspendedError(MechprocError):
+    """Thrown into a training that is to go on later: it saves its resume point and ends with this error."""
 
 
 @contextlib.contextmanager

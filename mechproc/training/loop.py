@@ -26,7 +26,7 @@ from mechproc.training.config import TrainingConfig
 from mechproc.training.data import SOURCES, Batch, Sources, check_fit
 from mechproc.training.engines.base import Engine, ReferenceEngine, Worker
 from mechproc.training.evaluate import Score
-from mechproc.training.interruptions import Interrupted, interrupt_deferred
+from mechproc.training.interruptions import Interrupted, SuspendedError, interrupt_deferred
 from mechproc.training.optimizer import Frozen
 from mechproc.training.schedule import checkpoint_steps, learning_rate
 from mechproc.training.sinks import MemorySink, ResumePoint, Sink, TrainerState
@@ -163,28 +163,31 @@ def course(
     checkpoints = frozenset(checkpoint_steps(training))
 
     with contextlib.closing(engine(cfg, state, training, seed, frozen)) as worker:
-        trainer = _resumed(sink, fingerprint, worker)
+        here = trainer = _resumed(sink, fingerprint, worker)
         saved = started = time.monotonic()
         first_step = trainer.step
+
+        def save() -> None:  # as it was before the validation, which is repeated
+            sink.save_resume(ResumePoint(fingerprint, here, worker.snapshot()))
+
         with interrupts() as interrupted, sources.stream(procedure, seed, training.batch_size) as stream:
             while True:
                 here, stopped = trainer, None
                 if trainer.step in checkpoints:
                     sink.checkpoint(trainer.step, cfg, worker.weights)
                 if trainer.step % training.evaluate_every == 0 or trainer.step == training.last_step:
-                    score = yield Evaluation(worker, validation.batches(trainer.stage))
+                    score = yield from _wanted(Evaluation(worker, validation.batches(trainer.stage)), save)
                     sink.row(_row(trainer, training, score))
                     trainer, stopped = _judged(trainer, score.token_accuracy, training, procedure)
                 if stopped or interrupted() is not None or time.monotonic() - saved >= resume_every_s:
-                    # as it was before the validation, which is repeated
-                    sink.save_resume(ResumePoint(fingerprint, here, worker.snapshot()))
+                    save()
                     saved = time.monotonic()
                 if (interruption := interrupted()) is not None:
                     raise interruption
                 if stopped:
                     break
                 batch = stream.batch(trainer.step, trainer.stage if n_stages > 1 else None)
-                loss, norm = yield Update(worker, batch, trainer.step)
+                loss, norm = yield from _wanted(Update(worker, batch, trainer.step), save)
                 trainer = dataclasses.replace(
                     trainer, step=trainer.step + 1, loss_sum=trainer.loss_sum + loss, norm_sum=trainer.norm_sum + norm
                 )
@@ -195,6 +198,15 @@ def course(
         test = yield Evaluation(worker, test_set.batches)
         final = worker.snapshot().weights
     return TrainingResult(final, trainer.step, trainer.stage, stopped, test, test_set.items)
+
+
+def _wanted(wish: Update | Evaluation, save: Callable[[], None]) -> Course[Any]:
+    """The answer to a wish; a course that is suspended instead saves its resume point."""
+    try:
+        return (yield wish)
+    except SuspendedError:
+        save()
+        raise
 
 
 class _Validation:

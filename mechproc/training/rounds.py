@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -10,6 +11,7 @@ import torch
 
 from mechproc.errors import MechprocError, TrainingError
 from mechproc.training.engines.population import Member, Population
+from mechproc.training.interruptions import SuspendedError
 from mechproc.training.loop import Course, Evaluation, Update
 
 K = TypeVar("K", bound=Hashable)
@@ -53,25 +55,41 @@ class Rounds(Generic[K]):
     def round(self) -> Iterator[Ended[K]]:
         """Answer every course once, and give those that ended.
 
-        Raises a ``MechprocError`` when the device has too little memory for all of them.
+        Raises ``torch.OutOfMemoryError`` when the device has too little memory for all of them; ``suspend`` then lets
+        those that were not answered go on later.
         """
         wanted, self._wanted = self._wanted, {}
+        answers: dict[K, Any] = {}
+        full: str | None = None  # not the error, whose traceback would keep the tensors that filled the memory
         try:
-            answers = dict(self._answers(wanted))
+            answers.update(self._answers(wanted))
         except torch.OutOfMemoryError as error:
-            self._wanted = wanted
-            raise MechprocError(
-                f"{len(wanted)} trainings at one time do not fit into the memory of {self.population.device}: "
-                "ask for a smaller population, which goes on from the resume points"
-            ) from error
+            full = str(error)
         except BaseException:
             self._wanted = wanted
             raise
-        for key, (course, _) in wanted.items():
+        for key, (course, want) in wanted.items():
+            if key not in answers:
+                self._wanted[key] = course, want
+                continue
             answer = answers[key]
             proceed = course.throw if isinstance(answer, TrainingError) else course.send
             if ended := self._go_on(key, course, lambda proceed=proceed, answer=answer: proceed(answer)):
                 yield ended
+        if full is not None:
+            raise torch.OutOfMemoryError(full)
+
+    def suspend(self) -> None:
+        """Let every course save its resume point and end, as one that is begun again from there.
+
+        After an update that was cut off in the middle nothing is saved: the points of before are gone on from.
+        """
+        wanted, self._wanted = self._wanted, {}
+        for course, _ in wanted.values():
+            with contextlib.suppress(MechprocError, torch.OutOfMemoryError):  # what cannot be saved is computed again
+                if self.population.is_whole:
+                    course.throw(SuspendedError("it goes on later"))
+                course.close()
 
     def _answers(self, wanted: dict[K, tuple[Course[Any], Update | Evaluation]]) -> Iterable[tuple[K, Any]]:
         updates = {key: want for key, (_, want) in wanted.items() if isinstance(want, Update)}

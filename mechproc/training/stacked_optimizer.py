@@ -37,17 +37,16 @@ class StackedAdamW:
         require(dtype_of(state) == self.dtype, "dtype of the weights", dtype_of(state), f"{self.dtype}, as the others")
         device = self.flat.device
         row, mask = self.layout.flattened(state)[None].to(device), self.layout.mask(frozen or {}, device)[None]
-        self.flat, self.first = torch.cat([self.flat, row]), torch.cat([self.first, row])
-        self.exp_avg, self.exp_avg_sq = (torch.cat([t, torch.zeros_like(row)]) for t in (self.exp_avg, self.exp_avg_sq))
-        self.frozen = torch.cat([self.frozen, mask])
+        zero = torch.zeros_like(row)
+        ends = (row, row, zero, zero, mask)
+        self._set([torch.cat([stack, end]) for stack, end in zip(self._stacks, ends, strict=True)])
         self.n_updates.append(0)
         self._any_frozen = self._any_frozen or bool(frozen)
 
     def remove(self, row: int) -> None:
         """Forget a row."""
         kept = torch.arange(len(self.flat), device=self.flat.device) != row
-        self.flat, self.first, self.frozen = self.flat[kept], self.first[kept], self.frozen[kept]
-        self.exp_avg, self.exp_avg_sq = self.exp_avg[kept], self.exp_avg_sq[kept]
+        self._set([stack[kept] for stack in self._stacks])
         del self.n_updates[row]
         self._any_frozen = bool(self.frozen.any())
 
@@ -102,6 +101,14 @@ class StackedAdamW:
     def rows(self, places: Sequence[int]) -> Int[Tensor, " row"]:
         """``places`` as an index on the device."""
         return torch.tensor(places, device=self.flat.device)
+
+    @property
+    def _stacks(self) -> tuple[Tensor, ...]:
+        return self.flat, self.first, self.exp_avg, self.exp_avg_sq, self.frozen
+
+    def _set(self, stacks: Sequence[Tensor]) -> None:
+        """Replace the stacks, all of which have been made: what ran out of memory before has changed none."""
+        self.flat, self.first, self.exp_avg, self.exp_avg_sq, self.frozen = stacks
 
     def _column(self, values: Sequence[float]) -> Float[Tensor, "row 1"]:
         return torch.tensor(values, dtype=self.dtype, device=self.flat.device)[:, None]

@@ -30,8 +30,8 @@ class Event:
     """What is reported of one run among many."""
 
     kind: Kind
-    """``waiting``: another process is writing the run. ``retried``: its worker was killed or its machine lost, and it
-    goes on from its resume point."""
+    """``waiting``: another process is writing the run. ``retried``: its worker was killed, its machine lost or the memory
+    of its device full, and it goes on from its resume point."""
     run: RunConfig
     n_done: int
     """Runs that are complete, of those that were missing."""
@@ -118,10 +118,12 @@ class Queue:
                 return run
         return None
 
-    def put_back(self, run: RunConfig) -> None:
-        """Let a run that was taken, and was not begun, be the next to be taken."""
+    def put_back(self, run: RunConfig, message: str = "") -> None:
+        """Let a run that was taken be the next to be taken; ``message`` says why one that was begun is retried."""
         del self._running[run.identity]
         self.waiting = {run.identity: run, **self.waiting}
+        if message:
+            self._tell("retried", run, message)
 
     def step(self, run: RunConfig, step: int, loss: float) -> None:
         """Say how many updates a run that was taken has made."""

@@ -44,6 +44,8 @@ class Population:
         self.cfg, self.training, self.device = cfg, training, torch.device(device)
         self.members: list[Member] = []
         self.adamw: StackedAdamW | None = None
+        self.is_whole = True
+        """False once an update was cut off in the middle, so that the weights are those of no step."""
 
     def member(
         self, cfg: ModelConfig, state: State, training: TrainingConfig, seed: int, frozen: Frozen | None = None
@@ -125,7 +127,9 @@ class Population:
         if good:
             rates = [learning_rate(self.training, steps[places[i]]) for i in good]
             gradient = gradient if len(good) == len(places) else gradient[stack.rows(good)]
+            self.is_whole = False
             stack.update([places[i] for i in good], gradient, [numbers[i][1] for i in good], rates)
+            self.is_whole = True
         return found
 
     def _losses_and_gradient(self, asked: list[tuple[int, Batch, int]]) -> tuple[Tensor, Tensor]:

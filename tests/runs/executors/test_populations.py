@@ -11,12 +11,13 @@ import pytest
 import torch
 from filelock import FileLock
 
-from mechproc.errors import ConfigError, MechprocError, TrainingError
+from mechproc.errors import ConfigError, TrainingError
 from mechproc.runs.executors import RunsFailedError, run_all
 from mechproc.runs.executors.populations import LABEL, Populations
 from mechproc.runs.store import Store
 from mechproc.runs.verify import verify
 from mechproc.training.engines.population import Population
+from mechproc.training.stacked_optimizer import StackedAdamW
 
 from ..conftest import DONOR_TRAINING, TRAINING, planned
 
@@ -144,25 +145,66 @@ def test_an_interruption_leaves_resume_points_that_are_gone_on_from(
         assert store.test(run)["loss"] == pytest.approx(whole.test(run)["loss"], rel=1e-4)
 
 
-def test_a_population_that_does_not_fit_the_memory_is_said_and_a_smaller_one_goes_on(store: Store, monkeypatch):
-    runs, step = planned()[:2], Population.step
+def full_from(monkeypatch, n_members: int, method: str, late: bool = False) -> None:
+    """Let a device have no room for so many members, in a method of ``Population`` or ``StackedAdamW``."""
+    owner = StackedAdamW if method in ("update", "append") else Population
+    whole = getattr(owner, method)
 
     def out_of_memory(self, members, *rest):
-        if len(members) > 1:
+        n = len(self.flat) + 1 if method == "append" else len(members)
+        if late and n >= n_members:
+            whole(self, members, *rest)
+        if n >= n_members:
             raise torch.OutOfMemoryError("tried to allocate")
-        return step(self, members, *rest)
+        return whole(self, members, *rest)
 
-    monkeypatch.setattr(Population, "step", out_of_memory)
-    with pytest.raises(
-        MechprocError, match="2 trainings at one time do not fit into the memory of cpu: ask for a smaller"
-    ):
+    monkeypatch.setattr(owner, method, out_of_memory)
+
+
+@pytest.mark.parametrize(
+    ("method", "late"), [("step", False), ("evaluate", False), ("append", False), ("update", False), ("update", True)]
+)
+def test_what_does_not_fit_the_memory_goes_on_in_smaller_populations(store: Store, monkeypatch, method, late):
+    runs, events = planned()[:2], []
+    full_from(monkeypatch, 2, method, late)
+    run_all(runs, store, executor=Populations(2, "cpu"), report=events.append)
+    (said,) = [event for event in events if event.kind == "retried"]
+    assert said.message == (
+        "2 trainings at one time do not fit into the memory of cpu: all go on from their resume points, 1 at a time"
+    )
+    alone = Store(store.root.parent / "alone")
+    monkeypatch.undo()
+    run_all(runs, alone, executor=Populations(1, "cpu"))
+    for run in runs:
+        assert store.folder(run).model.read_bytes() == alone.folder(run).model.read_bytes()
+        assert store.folder(run).metrics.read_bytes() == alone.folder(run).metrics.read_bytes()
+
+
+def test_no_update_is_lost_when_the_memory_is_full_and_none_is_made_twice(store: Store, monkeypatch):
+    runs, steps = planned(3)[:3], []
+    step = Population.step
+
+    def later(self, members, batches, at):
+        if len(members) > 1 and 3 in at:
+            raise torch.OutOfMemoryError("tried to allocate")
+        steps.extend(zip((member.seed for member in members), at, strict=True))
+        return step(self, members, batches, at)
+
+    monkeypatch.setattr(Population, "step", later)
+    run_all(runs, store, executor=Populations(3, "cpu"))
+    assert sorted(steps) == sorted((run.seed, at) for run in runs for at in range(TRAINING.steps))
+
+
+def test_one_that_does_not_fit_by_itself_is_recorded_as_failed(store: Store, monkeypatch):
+    runs = planned()[:2]
+    full_from(monkeypatch, 1, "step")
+    with pytest.raises(RunsFailedError, match="2 of 2 runs failed"):
         run_all(runs, store, executor=Populations(2, "cpu"))
-    run_all(runs, store, executor=Populations(1, "cpu"))
-    assert all(store.has_weights(run) for run in runs)
+    assert store.failure(runs[0]) == "one training by itself does not fit into the memory of cpu"
 
 
 def test_what_cannot_work_is_said_before_it_begins():
-    with pytest.raises(ConfigError, match="size = 0 is not allowed: at least 1"):
+    with pytest.raises(ConfigError, match="size = 0 is not allowed: 1 to 10,000"):
         Populations(0, "cpu")
     with pytest.raises(ConfigError, match="device = 'nowhere' is not allowed"):
         Populations(2, "nowhere")
