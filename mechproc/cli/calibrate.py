@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 
+MOST_PLANTINGS = 100_000
+
+
 def add(subparsers: Any) -> None:
     """Declare the noun."""
     parser = subparsers.add_parser(
@@ -36,7 +39,12 @@ def run(args: argparse.Namespace) -> int:
     from analyses.planted import calibrate
     from analyses.planted.journal import FileJournal
     from analyses.planted.page import markdown, write
+    from mechproc.errors import require
     from mechproc.threads import one_thread
+
+    for name in ("plantings", "calibration"):
+        n = getattr(args, name)
+        require(1 <= n <= MOST_PLANTINGS, name, n, f"1 to {MOST_PLANTINGS:,}")
 
     journal = FileJournal(args.out.with_suffix(".jsonl"))
     if len(journal):

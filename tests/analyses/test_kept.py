@@ -36,6 +36,13 @@ def test_a_result_is_that_of_the_function_and_is_kept(tmp_path):
     assert asked(tmp_path, again=True)[0].seconds is not None
 
 
+def test_every_number_that_counts_something_has_a_limit(tmp_path):
+    numbers = {o.name for name in ANALYSES for o in registry.signature(name).options if o.kind is int and not o.many}
+    assert numbers == set(kept.MOST)
+    with pytest.raises(ConfigError, match="n_items = 1000000 is not allowed: at most 20,000"):
+        asked(tmp_path, n_items=1_000_000)
+
+
 def test_other_models_rules_and_settings_are_other_files(tmp_path):
     paths = {asked(tmp_path)[0].path}
     paths |= {asked(tmp_path, names=["sort:0..2"])[0].path, asked(tmp_path, ablation="mean")[0].path}

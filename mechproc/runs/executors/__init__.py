@@ -24,6 +24,9 @@ from mechproc.threads import usable_cores
 
 __all__ = ["Event", "Executor", "Processes", "Queue", "Report", "RunsFailedError", "run_all", "serial"]
 
+MOST_WORKERS = 1_000
+"""Processes of one machine."""
+
 
 class Executor(Protocol):
     """Gets the runs of a queue done."""
@@ -58,7 +61,7 @@ def run_all(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(UNGUARDED)  # a worker that imports a script without a guard: its parent says what to do
     workers = usable_cores() if workers is None else workers
-    require(workers >= 1, "workers", workers, "at least 1")
+    require(1 <= workers <= MOST_WORKERS, "workers", workers, f"1 to {MOST_WORKERS:,}")
     runs = list(runs)
     store.record_complete(runs)
     missing = store.missing(runs, weights)

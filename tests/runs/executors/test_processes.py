@@ -193,5 +193,5 @@ def test_a_program_that_is_no_file_is_told_what_workers_need(tmp_path: Path):
 
 
 def test_no_workers_are_refused(tiny, store: Store):
-    with pytest.raises(ValueError, match="workers = 0 is not allowed: at least 1"):
+    with pytest.raises(ValueError, match="workers = 0 is not allowed: 1 to 1,000"):
         run_all([donor(0, tiny)], store, workers=0)
