@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-
 MOST_PLANTINGS = 100_000
 
 

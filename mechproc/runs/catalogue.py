@@ -206,8 +206,9 @@ def _entry(folder: RunFolder) -> Entry:
 
 
 def _donors(config: Any) -> tuple[str, ...]:
-    """Digests of the configs of all donors of a run, those of donors included, as the file spells them: their identities
-    would change with the versions of what reads them."""
+    """Digests of the configs of all donors of a run, those of donors included, as the file spells them.
+
+    Their identities would change with the versions of what reads them."""
     donors = config.get("donors") if isinstance(config, dict) else None
     of_config = list(donors.values()) if isinstance(donors, dict) else []
     runs = [donor.get("run", donor) for donor in of_config if isinstance(donor, dict)]

@@ -1,9 +1,9 @@
 """What a list of runs shows of each complete one, kept in one file of the store so that a list of many is quick.
 
-Whoever completes a run appends its line; a list appends nothing, and writes the file anew where it had to read a folder.
-The folders stay the truth. A line is used only while every file of its run has the size and the time of change that it
-had when the line was made, and the last line of a run is the one that counts; all else is read from the folders again.
-Whoever removes the file loses nothing.
+Whoever completes a run appends its line; a list writes the file anew where it had to read a folder. The folders stay
+the truth. A line is used only while every file of its run has the size and the time of change that it had when the line
+was made, and the last line of a run is the one that counts; all else is read from the folders again. Whoever removes
+the file loses nothing.
 
 Each line begins with its line break and has a checksum, so that one that was not written to its end, or into which
 another process has written, is no line and spoils none.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,13 +49,18 @@ def many_runs(n: int) -> dict[str, Any]:
 
 
 def measured(argv: list[str]) -> dict[str, float]:
-    """Seconds of one command, imports included, and the most memory it had."""
+    """Seconds of one command, imports included, those that it had a processor, and the most memory it had."""
     code = f"import sys; from mechproc.cli import main; code = main({argv!r}); {MEMORY}; sys.exit(code)"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    began = time.perf_counter()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    seconds = time.perf_counter() - began
-    return {"seconds": round(seconds, 1), "MB": int(re.findall(r"peak (\d+)", done.stdout)[-1])}
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {
+        "seconds": round(seconds, 1),
+        "processor": round(processor, 1),
+        "MB": int(re.findall(r"peak (\d+)", done.stdout)[-1]),
+    }
 
 
 def generate(root: Path, n: int) -> RunFolder:

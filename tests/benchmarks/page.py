@@ -98,8 +98,11 @@ def _populations(found: dict[str, Any]) -> list[str]:
 
 
 def _many_runs(found: dict[str, Any]) -> list[str]:
-    rows = [f"| of {found['runs']:,} runs | seconds, imports included | MB at most |", "| --- | --- | --- |"]
-    return rows + [f"| `mechproc {name}` | {of['seconds']} | {of['MB']} |" for name, of in found["commands"].items()]
+    columns = ("seconds, imports included", "of a processor", "MB at most")
+    rows = [f"| of {found['runs']:,} runs | {' | '.join(columns)} |", "| --- | --- | --- | --- |"]
+    for name, of in found["commands"].items():
+        rows.append(f"| `mechproc {name}` | {of['seconds']} | {of.get('processor', '')} | {of['MB']} |")
+    return rows
 
 
 _TABLES = {

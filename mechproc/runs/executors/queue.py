@@ -30,8 +30,8 @@ class Event:
     """What is reported of one run among many."""
 
     kind: Kind
-    """``waiting``: another process is writing the run. ``retried``: its worker was killed, its machine lost or the memory
-    of its device full, and it goes on from its resume point."""
+    """``waiting``: another process is writing the run. ``retried``: its worker was killed, its machine lost or its
+    device full, and it goes on from its resume point."""
     run: RunConfig
     n_done: int
     """Runs that are complete, of those that were missing."""
