@@ -215,6 +215,9 @@ def _size(scale: str | None, n_seeds: int | None) -> dict[str, Any]:
 
 
 def _computed(name: str, called: Signature, part: list[Group], arguments: dict[str, Any]) -> Result:
+    if called.procedure is not None:
+        for group in part:
+            _check_fit(group)
     run = function(name)
     given = dict(arguments)
     if called.procedure is not None and part[0].procedure is not None:
@@ -242,6 +245,17 @@ def _rule(called: Signature, part: list[Group]) -> Any:
         None if rule is None else {"version": rule.source_version, **rule.to_dict()}
         for rule in (group.procedure for group in part)
     ]
+
+
+def _check_fit(group: Group) -> None:
+    """Refuse a procedure that these models cannot read before its items are drawn, which may be of any size."""
+    rule, model = group.procedure, next(iter(group.models.values()), None)
+    if rule is None or model is None:
+        return
+    most = f"at most {model.cfg.n_ctx + 1}, which these models read"
+    require(rule.n_ctx <= model.cfg.n_ctx + 1, f"longest item of {rule.kind}", rule.n_ctx, most)
+    fits = rule.n_cells is not None or rule.d_vocab <= model.cfg.d_vocab
+    require(fits, f"tokens of {rule.kind}", rule.d_vocab, f"at most {model.cfg.d_vocab}, which these models know")
 
 
 def _named(group: Group) -> str:

@@ -43,6 +43,20 @@ def test_every_number_that_counts_something_has_a_limit(tmp_path):
         asked(tmp_path, n_items=1_000_000)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lengths": {"kind": "fixed", "length": 1_000_000}}, "longest item of sort = 2000001 is not allowed: at most"),
+        ({"n_symbols": 1_000_000}, "tokens of sort = .* is not allowed: at most .*, which these models know"),
+    ],
+)
+def test_items_that_the_models_cannot_read_are_not_drawn(tmp_path, monkeypatch, settings, said):
+    rule = get("sort").from_dict(settings)
+    monkeypatch.setattr(type(rule), "items", lambda *_, **__: pytest.fail("items were drawn"))
+    with pytest.raises(ConfigError, match=said):
+        asked(tmp_path, procedure=rule)
+
+
 def test_other_models_rules_and_settings_are_other_files(tmp_path):
     paths = {asked(tmp_path)[0].path}
     paths |= {asked(tmp_path, names=["sort:0..2"])[0].path, asked(tmp_path, ablation="mean")[0].path}
