@@ -20,6 +20,8 @@ from mechproc.studies.study import Study
 SCALES = ("laptop", "paper")
 MOST_SEEDS = 10_000
 """Of one study."""
+MOST_RUNS = 50_000
+"""Of one study that is asked for more seeds than it has."""
 
 
 def load(name: str, scale: str | None = None, n_seeds: int | None = None) -> Study:
@@ -47,6 +49,8 @@ def load(name: str, scale: str | None = None, n_seeds: int | None = None) -> Stu
     if n_seeds is None or n_seeds == len(study.seeds):
         return study
     require("seeds" in offered, "seeds", n_seeds, f"None: the seeds of {name} are fixed")
+    most = max(len(study.seeds), MOST_RUNS * len(study.seeds) // max(1, len(study.runs)))
+    require(n_seeds <= most, "seeds", n_seeds, f"at most {most:,}: {name} would have more than {MOST_RUNS:,} runs")
     own, last = study.seeds[:n_seeds], study.seeds[-1]
     return make(**settings, seeds=[*own, *range(last + 1, last + 1 + n_seeds - len(own))])
 

@@ -64,6 +64,7 @@ def test_number_and_choice_of_seeds():
         ({"name": "widht"}, "did you mean 'width'"),
         ({"name": "width", "scale": "huge"}, "scale = 'huge'"),
         ({"name": "width", "n_seeds": 0}, "seeds = 0"),
+        ({"name": "width", "n_seeds": 9_999}, "seeds = 9999 is not allowed: at most"),
         ({"name": "set-to-haystack", "scale": "paper"}, "scale = 'paper'"),
     ):
         with pytest.raises(ConfigError) as error:
