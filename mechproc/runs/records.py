@@ -115,9 +115,14 @@ class Records:
             yield shard.read(identity)
 
     def rewrite(self, path: Path, content: bytes) -> None:
-        """Replace a shard as a whole."""
-        with self._lock():
-            atomic_write(path, content)
+        """Replace a shard as a whole. Errors: ``StoreError``."""
+        try:
+            with self._lock():
+                atomic_write(path, content)
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
         self._shards.pop(path, None)
         self._by_name.pop(path.stem, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import shutil
 import time
@@ -114,14 +115,22 @@ def remove(found: list[Action]) -> None:
 
 @contextlib.contextmanager
 def _unused(folder: RunFolder) -> Iterator[bool]:
-    """Hold the folder's lock; gives False where another process has it."""
-    made = not folder.lock_file.exists()
+    """Hold the folder's lock; gives False where another process has it. A disk that may only be read needs none."""
+    made, lock = not folder.lock_file.exists(), folder.lock()
     try:
-        with folder.lock():
-            yield True
+        lock.acquire()
     except Timeout:
         yield False
         return
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise StoreError(f"{folder} cannot be locked: {error.strerror or error}") from error
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
     if made:
         folder.lock_file.unlink(missing_ok=True)
 
@@ -214,8 +223,15 @@ def _start_over(folder: RunFolder, dry_run: bool) -> list[Action]:
         broken = [path for path in broken if path != folder.resume]
     for path in broken:
         if not dry_run:
-            path.unlink(missing_ok=True)
+            _unlink(path)
     return [Action(path, "removed, as it is damaged: the run, which was not complete, starts over") for path in broken]
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be removed: {error.strerror or error}") from error
 
 
 def _repair_records(folders: list[RunFolder], records: Records, dry_run: bool, remove_damaged: bool) -> list[Action]:

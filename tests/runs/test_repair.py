@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mechproc.cli import main
 from mechproc.runs.catalogue import folders
@@ -143,3 +145,28 @@ def test_the_commands(place: Path, capsys):
     assert main(["runs", "gc", *where, "--yes"]) == 0 and not (done.path / ".x.tmp").exists()
     assert main(["runs", "copy", str(place / "copy"), "--records", str(place / "records")]) == 0
     assert "1 records added" in capsys.readouterr().out
+
+
+def test_a_disk_that_may_only_be_read_is_looked_at(place: Path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    asked = ["--store", str(place / "runs")]
+    assert main(["runs", "repair", *asked]) == 0 and main(["runs", "gc", *asked]) == 0
+    (done, _) = folders_of(place)
+    spoil(done.environment)
+    monkeypatch.setattr(Path, "replace", refuse)  # what an atomic write ends with
+    capsys.readouterr()
+    assert main(["runs", "repair", *asked, "--records", str(place / "records")]) == 1
+    assert f"{done.path}: cannot be restored: {done.environment}" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_locked_is_named(place: Path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert main(["runs", "repair", "--store", str(place / "runs")]) == 1
+    said = capsys.readouterr().err
+    assert all(f"{folder} cannot be locked: Permission denied" in said for folder in folders_of(place))
