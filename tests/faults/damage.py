@@ -14,7 +14,9 @@ from small_study import damages_of, finish, planned, start, store_of, wait
 from mechproc.errors import StoreError
 from mechproc.model.state import weights_digest
 from mechproc.result import Result
+from mechproc.runs import catalogue
 from mechproc.runs.folder import RunFolder
+from mechproc.runs.index import NAME
 from mechproc.runs.records import Records
 from mechproc.training.sinks import FolderSink
 
@@ -44,6 +46,7 @@ def prepare(place: Path, **sizes: Any) -> dict[str, Path]:
         "resume.safetensors": stopped.resume,
         "records": shard,
         "a Result": place / "result.json",
+        "the index of a store": place / "runs" / NAME,
     }
 
 
@@ -68,7 +71,8 @@ def readings(place: Path) -> dict[str, Any]:
             found[name] = error
 
     note("result", lambda: Result.load(place / "result.json").to_json())
-    for folder in map(RunFolder, sorted((place / "runs").iterdir())):
+    note("whether the list of runs is right", lambda: _list_is_right(place / "runs"))
+    for folder in catalogue.folders(place / "runs"):
         name = folder.name
         note(f"config of {name}", lambda folder=folder: folder.read_config())
         for step in folder.checkpoint_steps():
@@ -84,6 +88,11 @@ def readings(place: Path) -> dict[str, Any]:
     for shard in Records(place / "records").shards():
         note(f"records {shard.name}", lambda shard=shard: list(Records(place / "records").of(shard)))
     return found
+
+
+def _list_is_right(root: Path) -> bool:
+    """Whether the list of the runs, which the index may help, is what their folders say."""
+    return catalogue.lines(root)[0] == [catalogue._line(run) for run in catalogue.entries(root)[0]]
 
 
 def _resume_point(folder: RunFolder) -> Any:
