@@ -180,11 +180,12 @@ def _line(entry: Entry) -> Line:
 
 
 def _entry(folder: RunFolder) -> Entry:
-    test, damage = None, None
+    test: dict[str, Any] | None = None
+    damage: StoreError | None = None
     try:
         test = folder.read_test() if folder.test.exists() else None
-    except StoreError as error:
-        damage = error
+    except StoreError as found:
+        damage = found
     plain = folder.read_config(test)
     scores: dict[str, Any] = {}
     status: Status = "interrupted"

@@ -72,8 +72,7 @@ def read(root: Path) -> dict[str, tuple[str, Line]]:
         whole = [line[DIGITS + 1 :] for line in read_bytes(root / NAME, root).split(b"\n") if _is_whole(line)]
         for known, *fields in parse_json(b"[" + b",".join(whole) + b"]", each_key_once=False):
             if len(fields) == len(TYPES) and all(map(isinstance, fields, TYPES)):
-                *fields, donors = fields
-                lines[fields[0]] = (known, Line(*fields, tuple(donors)))
+                lines[fields[0]] = (known, Line._make([*fields[:-1], tuple(fields[-1])]))
     except (StoreError, ValueError, TypeError):
         return {}
     return lines

@@ -102,7 +102,7 @@ def _many_runs(found: dict[str, Any]) -> list[str]:
     rows = [f"| of {found['runs']:,} runs | {' | '.join(columns)} |", "| --- | --- | --- | --- |"]
     for name, of in found["commands"].items():
         rows.append(f"| `mechproc {name}` | {of['seconds']} | {of.get('processor', '')} | {of['MB']} |")
-    return rows
+    return [*rows, "", "Where other work shares the machine, the seconds of a processor are the command's own."]
 
 
 _TABLES = {
