@@ -36,6 +36,8 @@ MOST = {
     "n_untrained": 1_000,
     "n_controls": 1_000,
     "n_random": 1_000,
+    "most_pairs": 10_000,
+    "points": 1_000,
     "rank": 1_000_000,
     "seed": 2**63 - 1,
 }
