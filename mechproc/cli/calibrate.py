@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     for name in ("plantings", "calibration"):
         n = getattr(args, name)
-        require(1 <= n <= MOST_PLANTINGS, name, n, f"1 to {MOST_PLANTINGS:,}")
+        require(1 <= n <= MOST_PLANTINGS, f"n_{name}", n, f"1 to {MOST_PLANTINGS:,}")
 
     journal = FileJournal(args.out.with_suffix(".jsonl"))
     if len(journal):
