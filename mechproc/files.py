@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -64,6 +65,26 @@ def append(path: str | Path, content: bytes, *, at: int | None = None, sync: boo
             except BaseException:
                 file.truncate(end)
                 raise
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def append_at_once(path: str | Path, content: bytes) -> None:
+    """Add ``content`` at the end of a file, which is made if need be, in one piece: others may append at this moment.
+
+    A link is not followed, and what is no file is left alone. What fails may leave a part, which readers have to tell
+    from the whole. Raises ``StoreError``.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for safety in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # a pipe without a reader would wait
+        flags |= getattr(os, safety, 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mechproc.errors import StoreError
-from mechproc.files import atomic_write
+from mechproc.files import append_at_once, atomic_write
 from mechproc.reading import parse_json, read_bytes
 
 NAME = ".index"
@@ -83,16 +83,8 @@ def add(root: Path, line: Line) -> None:
     known = stamp(os.path.join(root, line.name))  # noqa: PTH118  as a list does
     if known is None:
         return
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    for safety in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):  # a link may lead out of the store, a pipe would wait
-        flags |= getattr(os, safety, 0)
-    with contextlib.suppress(OSError):
-        descriptor = os.open(root / NAME, flags, 0o666)
-        try:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.write(descriptor, _encoded(known, line))  # in one piece: others may append at this moment
-        finally:
-            os.close(descriptor)
+    with contextlib.suppress(StoreError):
+        append_at_once(root / NAME, _encoded(known, line))
 
 
 def write(root: Path, lines: Iterable[tuple[str, Line]]) -> None:
