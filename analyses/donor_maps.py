@@ -2,14 +2,14 @@
 
 Each map is of the pretrained models, on the rule that they were pretrained on, and higher where the part matters more:
 
-    ablation       loss gained: means in the place of attention and MLPs, identity affines of LayerNorms, mean rows of
-                   the embeddings
-    resampling     loss gained with the activations of another item
-    patching       how far the clean answer comes back, clean into corrupt; the mean over the rule's kinds of ``PAIRS``
-    probing        how much better the rule's latents are read off what the part writes than in untrained models, mean
-                   over latents
-    weight change  how far training moved the weights, relative to their size before
-    rank of change over how many directions it moved them (effective rank)
+- ``ablation``: loss gained; means in the place of attention and MLPs, identity affines of LayerNorms, mean rows of the
+  embeddings;
+- ``resampling``: loss gained with the activations of another item;
+- ``patching``: how far the clean answer comes back, clean into corrupt; the mean over the rule's kinds of ``PAIRS``;
+- ``probing``: how much better the rule's latents are read off what the part writes than in untrained models, mean over
+  latents;
+- ``weight change``: how far training moved the weights, relative to their size before;
+- ``rank of change``: over how many directions it moved them (effective rank).
 
 The embeddings are left out of patching, where they give the other run by construction; resampling, patching and probing
 have no row for LayerNorms, which pass on the whole residual stream.
