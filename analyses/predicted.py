@@ -8,7 +8,7 @@ which describe the donors before anything was moved. ``analyses.agreement`` has 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from analyses import agreement, donor_maps, transfer_map
 from analyses.agreement import Map
@@ -25,7 +25,7 @@ from mechproc.transfer.recipe import assemble
 Target = Literal["shapley", "alone", "removed"]
 N_ITEMS = 256
 """Items and pairs of a rule that its donors are run on."""
-OF_RUNS: tuple[Target, ...] = ("shapley", "alone", "removed")
+OF_RUNS: tuple[Target, ...] = get_args(Target)
 """The maps of the study's own runs."""
 OF_DONORS = ("ablation", "resampling", "patching", "probing", "weight change", "rank of change")
 """The maps of the donors."""

@@ -118,8 +118,7 @@ def _circuits(result: Result) -> Drawn:
 
 
 def _probes(result: Result) -> Drawn:
-    quantities = [q for q in result.coordinates["quantity"] if np.isfinite(result.select(quantity=q).values).any()]
-    return [probe_map(result, str(quantity)) for quantity in quantities]
+    return [probe_map(result, str(quantity)) for quantity in _measured(result, "quantity")]
 
 
 def _is_spectrum(result: Result) -> bool:

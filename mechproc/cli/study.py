@@ -182,7 +182,10 @@ def _claims(args: argparse.Namespace) -> int:
 
     if args.write:
         require(args.study is None, "NAME", args.study, "left out: the page has the claims of every study")
-        claims_page.write(args.write, list(claims_page.verdicts(Store(args.store, args.records))))
+        written = list(claims_page.verdicts(Store(args.store, args.records)))
+        claims_page.write(args.write, written)
+        print(claims_page.summary([verdict for _, verdict in written]))
+        return 0
     found: list[ClaimVerdict] = []
     names = [args.study] if args.study else list(STUDIES)
     for name in names:
