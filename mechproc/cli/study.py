@@ -33,6 +33,10 @@ def add(subparsers: Any) -> None:
         action.add_argument("--scale", choices=["laptop", "paper"], help="size of the study (default: its own)")
         action.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default: the study's own)")
         _add_places(action)
+        if name in ("results", "claims"):
+            action.add_argument(
+                "--allow-mixed-provenance", action="store_true", help="judge runs of a seed from different processors"
+            )
         if name in ("plan", "run"):
             action.add_argument("--only", default="*", metavar="PATTERN", help="only arms with such a name: 'set*'")
             action.add_argument("--workers", type=int, help="processes (default: one for each core)")
@@ -113,7 +117,7 @@ def _plan(args: argparse.Namespace) -> int:
     print(f"disk: {planned.bytes / 1e6:,.0f} MB")
     for needed in planned.comparisons:
         print(f"  {needed.name}: {needed.n_seeds} seeds so far; {_seeds_text(needed, POWER)}")
-    for verdict in study.judge_claims(store):
+    for verdict in study.judge_claims(store, allow_mixed_provenance=True):
         price = verdict.price(study.minutes_per_seed(store, verdict.claim.arms))
         print(f"  claim {verdict.claim.name}: {verdict.word}" + (f"; {price}" if price else ""))
     return 0
@@ -152,7 +156,7 @@ def _results(args: argparse.Namespace) -> int:
         print("\ndonors on their own rule:")
         print(donors.to_string(index=False, float_format="{:.4f}".format))
     print()
-    verdicts = study.judge(store)
+    verdicts = study.judge(store, allow_mixed_provenance=args.allow_mixed_provenance)
     print(verdicts)
     for family in study.families:
         if not study.complete_seeds(store, family.arms):
@@ -182,7 +186,8 @@ def _claims(args: argparse.Namespace) -> int:
 
     if args.write:
         require(args.study is None, "NAME", args.study, "left out: the page has the claims of every study")
-        written = list(claims_page.verdicts(Store(args.store, args.records)))
+        store = Store(args.store, args.records)
+        written = list(claims_page.verdicts(store, args.allow_mixed_provenance))
         claims_page.write(args.write, written)
         print(claims_page.summary([verdict for _, verdict in written]))
         return 0
@@ -193,7 +198,7 @@ def _claims(args: argparse.Namespace) -> int:
         if args.scale and len(names) > 1 and not scales(name):
             continue
         study, store = _open(args)
-        for verdict in study.judge_claims(store):
+        for verdict in study.judge_claims(store, allow_mixed_provenance=args.allow_mixed_provenance):
             found.append(verdict)
             price = verdict.price(study.minutes_per_seed(store, verdict.claim.arms))
             print(f"{verdict}\n" + (f"  {price}\n" if price else ""))

@@ -66,12 +66,22 @@ class ClaimVerdict:
     """Seeds that are complete in every arm of the claim."""
     notes: tuple[str, ...] = ()
     mixed_provenance: tuple[str, ...] = ()
+    """What the runs of one seed differ in: each field once, with two runs that show it."""
+    withheld: bool = False
+    """Whether there is no word because provenances are mixed."""
+
+    def without_word(self) -> ClaimVerdict:
+        """This verdict without contrasts and word, where mixed provenances are not allowed."""
+        return dataclasses.replace(self, contrasts=(), withheld=True)
 
     @property
     def word(self) -> str:
-        """``supported``, ``refuted`` or ``undecided``; ``not run`` and ``too few seeds (5 of 10)`` before that."""
+        """``supported``, ``refuted`` or ``undecided``; ``not run`` and ``too few seeds (5 of 10)`` before that, and
+        ``mixed provenance`` where that is not allowed."""
         if self.n_seeds == 0:
             return "not run"
+        if self.withheld:
+            return "mixed provenance"
         if self.n_seeds < self.claim.n_seeds:
             return f"too few seeds ({self.n_seeds} of {self.claim.n_seeds})"
         words = [contrast.word for contrast in self.contrasts]

@@ -44,7 +44,7 @@ class PairedScores:
         if self.mixed_provenance and not allow_mixed_provenance:
             raise ConfigError(
                 f"scores of {whose} have different provenances within a seed: {self.mixed_provenance[0]}; run the arms "
-                "of a seed alike, or allow it with allow_mixed_provenance=True"
+                "of a seed alike, or allow it (allow_mixed_provenance=True, --allow-mixed-provenance)"
             )
 
     def contrast(self, weights: Mapping[str, float]) -> np.ndarray:

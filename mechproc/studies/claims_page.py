@@ -15,7 +15,7 @@ NAME = "claims"
 """The name of the marks between which the table stands."""
 
 
-def verdicts(store: Store) -> Iterator[tuple[str, ClaimVerdict]]:
+def verdicts(store: Store, allow_mixed_provenance: bool = False) -> Iterator[tuple[str, ClaimVerdict]]:
     """(study and scale, verdict) of every claim of the project's studies, the paper's scale first."""
     for scale in reversed(SCALES):
         for name in STUDIES:
@@ -25,12 +25,13 @@ def verdicts(store: Store) -> Iterator[tuple[str, ClaimVerdict]]:
                 study = load(name)
             else:
                 continue
-            yield from ((study.name, verdict) for verdict in study.judge_claims(store))
+            judged = study.judge_claims(store, allow_mixed_provenance=allow_mixed_provenance)
+            yield from ((study.name, verdict) for verdict in judged)
 
 
 def summary(found: Sequence[ClaimVerdict]) -> str:
     """How many claims there are, how many are decided, and how many wrong words are to be expected."""
-    complete = sum(verdict.n_seeds == verdict.claim.n_seeds for verdict in found)
+    complete = sum(verdict.n_seeds == verdict.claim.n_seeds and not verdict.withheld for verdict in found)
     decided = sum(verdict.word in ("supported", "refuted") for verdict in found)
     return (
         f"claims declared: {len(found)}, with all of their seeds: {complete}, decided: {decided}. A wrong word is said "
@@ -51,6 +52,12 @@ def markdown(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
     lines = [f"{text[0].upper()}{text[1:]}", "", pages.table(("claim", "study", "statement", "", "contrasts"), rows)]
     if notes := dict.fromkeys(note for _, verdict in found for note in verdict.notes):
         lines += ["", "What to know of their donors:", "", *(f"- {note}." for note in notes)]
+    if mixed := [
+        f"- {verdict.claim.name} ({study}): {'; '.join(verdict.mixed_provenance)}."
+        for study, verdict in found
+        if verdict.mixed_provenance
+    ]:
+        lines += ["", "Claims for which runs of one seed were made on different processors:", "", *mixed]
     if waiting:
         lines += ["", f"No seed is complete in all arms of: {', '.join(waiting)}."]
     return "\n".join(lines)

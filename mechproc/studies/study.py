@@ -168,13 +168,18 @@ class Study:
         return verdicts
 
     def judge_claims(self, store: Store, *, allow_mixed_provenance: bool = False) -> list[ClaimVerdict]:
-        """The verdict on each claim, from the seeds that are complete in all of its arms."""
+        """The verdict on each claim, from the seeds that are complete in all of its arms.
+
+        Where the runs of a seed differ in provenance and that is not allowed, the claim has no word; the others do.
+        """
         verdicts = []
         for claim in self.claims:
             seeds = self.complete_seeds(store, claim.arms)
             scores = self.scores(store, claim.measure).select(arm=claim.arms, seed=seeds) if seeds else {}
             notes = {arm: self.notes(store, arm) for arm in claim.arms}
-            verdicts.append(claim.judge(scores, notes=notes, allow_mixed_provenance=allow_mixed_provenance))
+            verdict = claim.judge(scores, notes=notes, allow_mixed_provenance=True)
+            refused = verdict.mixed_provenance and not allow_mixed_provenance
+            verdicts.append(verdict.without_word() if refused else verdict)
         return verdicts
 
     def complete_seeds(self, store: Store, arms: Sequence[str]) -> list[int]:

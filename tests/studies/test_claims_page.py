@@ -5,19 +5,23 @@ import pytest
 from mechproc.cli import main
 from mechproc.pages import between
 from mechproc.runs.store import Store
+from mechproc.statistics.claims import Claim, against
 from mechproc.studies import claims_page
 from mechproc.studies.registry import load
+from mechproc.studies.set_to_haystack import transfer
+from mechproc.studies.study import Study
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def found():
-    return list(claims_page.verdicts(Store(ROOT / "no-runs", ROOT / "results" / "records")))
+    return list(claims_page.verdicts(Store(ROOT / "no-runs", ROOT / "results" / "records"), True))
 
 
 def test_the_page_says_what_the_records_say(found):
-    """Run `mechproc study claims --store none --write docs/claims.md` when records were added."""
+    """When records were added, run
+    `mechproc study claims --store none --allow-mixed-provenance --write docs/claims.md`."""
     assert between(ROOT / "docs" / "claims.md", claims_page.NAME) == claims_page.markdown(found)
 
 
@@ -39,3 +43,20 @@ def test_the_page_has_every_study(tmp_path, capsys):
     page = tmp_path / "page.md"
     assert main(["study", "claims", "rules-by-task", "--write", str(page)]) != 0
     assert "NAME = 'rules-by-task' is not allowed" in capsys.readouterr().err and not page.exists()
+
+
+def test_claims_of_mixed_provenances_are_named_and_have_no_word_unless_allowed(tiny, store, monkeypatch):
+    runs = [(arm, transfer(arm, seed, tiny)) for arm in ("random", "full", "attention") for seed in (0, 1)]
+    claims = [Claim(arm, f"{arm} helps.", (against(arm, "random", 0.1),)) for arm in ("full", "attention")]
+    study = Study("small", runs, claims=claims)
+    study.complete(store, workers=1)
+    provenance, elsewhere = store.provenance, study.run_of("full", 1)
+    monkeypatch.setattr(store, "provenance", lambda r: provenance(r) | ({"simd": "other"} if r == elsewhere else {}))
+    refused, judged = study.judge_claims(store)
+    assert refused.word == "mixed provenance" and not refused.contrasts
+    assert judged.word == "too few seeds (2 of 10)" and judged.contrasts
+    text = claims_page.markdown([("small", refused), ("small", judged)])
+    assert "| full | small | full helps. | **mixed provenance** |" in text
+    assert "- full (small): simd: " in text and "- attention (small): simd" not in text
+    allowed = study.judge_claims(store, allow_mixed_provenance=True)[0]
+    assert allowed.word == "too few seeds (2 of 10)" and "Note: mixed provenance, simd: " in str(allowed)
