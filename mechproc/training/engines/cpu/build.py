@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+from mechproc.errors import require
+
 SOURCE = Path(__file__).with_name("kernel.cpp")
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 """No -ffast-math: it gains nothing here and switches the whole process to flushing small numbers to zero."""
@@ -27,6 +29,11 @@ _NEEDED = {
     16: {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"},
     8: {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"},
 }
+
+
+LANES = "MECHPROC_LANES"
+"""Environment variable with the SIMD lanes to use where nothing else is said, 8 or 16: with 8, processors with AVX-512
+compute the bits of those with AVX2."""
 
 
 class KernelUnavailableError(RuntimeError):
@@ -58,9 +65,11 @@ def cache_folder() -> Path:
 
 
 def library(lanes: int | None = None) -> ctypes.CDLL:
-    """The compiled kernel with ``lanes`` SIMD lanes (the widest of this CPU when ``None``), built if need be.
+    """The compiled kernel with ``lanes`` SIMD lanes, built if need be; when ``None``, those of the environment variable
+    ``MECHPROC_LANES``, or else the widest of this CPU.
 
-    Raises ``KernelUnavailableError`` when the CPU is too old, no compiler is found, or the cache cannot be written.
+    Raises ``KernelUnavailableError`` when the CPU is too old, no compiler is found, or the cache cannot be written, and
+    ``ConfigError`` for a variable with another value than 8 or 16.
     """
     lanes = _checked(lanes)
     path = kernel_path(lanes)
@@ -95,10 +104,17 @@ def _options(lanes: int) -> tuple[str, ...]:
 
 def _checked(lanes: int | None) -> int:
     widest_here = widest(cpu_flags())
-    lanes = widest_here if lanes is None else lanes
+    lanes = (_wanted() or widest_here) if lanes is None else lanes
     if lanes not in ARCHITECTURES or lanes > widest_here:
         raise KernelUnavailableError(f"the CPU kernel cannot use {lanes} SIMD lanes on this CPU (it has {widest_here})")
     return lanes
+
+
+def _wanted() -> int | None:
+    value = os.environ.get(LANES, "")
+    known = [str(lanes) for lanes in ARCHITECTURES]
+    require(value in ("", *known), LANES, value, f"one of {', '.join(known)}")
+    return int(value) if value else None
 
 
 def _build(lanes: int, path: Path) -> None:

@@ -79,7 +79,7 @@ def views(flat: Float[Tensor, " n"], cfg: ModelConfig) -> State:
 class CpuKernel:
     """Loss, correct predictions and gradients of one model shape, computed in C++ on ``threads`` threads.
 
-    ``lanes`` is the SIMD width, the widest of this CPU when ``None``. The bits of a result depend on it but not on
+    ``lanes`` is the SIMD width; see ``library`` for ``None``. The bits of a result depend on it but not on
     ``threads``. Raises ``KernelUnavailableError`` where the kernel cannot be built.
     """
 

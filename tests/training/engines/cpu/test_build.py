@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mechproc.errors import ConfigError
 from mechproc.training.engines.cpu import build
 
 MODERN = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"}
@@ -41,6 +42,19 @@ def test_lanes_follow_the_cpu():
     for missing in ("avx2", "fma"):
         with pytest.raises(build.KernelUnavailableError, match="AVX2"):
             build.widest(MODERN - {missing})
+
+
+@needs_compiler
+def test_the_environment_may_ask_for_fewer_lanes(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    assert build.library().mechproc_lanes() == 16
+    monkeypatch.setenv(build.LANES, "8")
+    assert build.library().mechproc_lanes() == 8 and build.library(16).mechproc_lanes() == 16
+    monkeypatch.setenv(build.LANES, "16")
+    monkeypatch.setattr(build, "cpu_flags", lambda: MODERN - {"avx512f"})
+    assert "cannot use 16 SIMD lanes on this CPU (it has 8)" in refused()
+    monkeypatch.setenv(build.LANES, "12")
+    with pytest.raises(ConfigError, match="MECHPROC_LANES = '12' is not allowed: one of 16, 8"):
+        build.library()
 
 
 @needs_compiler
