@@ -47,7 +47,8 @@ class Scale:
     """Of each task, the smallest difference in accuracy that matters."""
     shape: Shape
     training: TrainingConfig
-    donor_training: TrainingConfig
+    donor_training: TrainingConfig | None
+    """``None``: that of each rule, ``mechproc.studies.pretraining.of_rule``, with embeddings tied or not."""
     rules: Mapping[str, Mapping[str, Any]]
     """Settings of rules that differ from those of ``mechproc.studies.pretraining``."""
     positions: Literal["donor", "donor-if-whole"]
@@ -60,7 +61,8 @@ class Scale:
     def donor(self, rule: str | Procedure, **changes: Any) -> Callable[[int], RunConfig]:
         """The donors of a rule, as a function of the seed; ``changes``: to the shape of the model."""
         taught = self.rule(rule) if isinstance(rule, str) else rule
-        return pretraining.pretrained(taught, self.shape.replace(**changes), self.donor_training)
+        tied = None if self.donor_training is None else True
+        return pretraining.pretrained(taught, self.shape.replace(**changes), self.donor_training, tied)
 
     def full(self, donor: str, rule: str | Procedure) -> Recipe:
         """All that can be moved. A model that reads vectors has no token embeddings to take the mean of."""
@@ -107,7 +109,7 @@ PAPER = Scale(
     smallest={"haystack": 0.3, "addition": 0.15, "reversed addition": 0.0815, "sorting": 0.1},
     shape=PAPER_SHAPE,
     training=TASK.replace(checkpoints_per_decade=None),
-    donor_training=pretraining.TRAINING,
+    donor_training=None,
     rules={},
     positions="donor-if-whole",
 )

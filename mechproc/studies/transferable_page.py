@@ -13,6 +13,7 @@ from mechproc.result import Result
 from mechproc.runs.store import Store
 from mechproc.statistics.prediction import Prediction
 from mechproc.studies import transferable_reading as reading
+from mechproc.studies.pretraining import FROZEN
 from mechproc.studies.transferable import CROSSED, DONOR_STEPS, PROBE, SEEDS
 
 NAME = "transferable"
@@ -25,6 +26,10 @@ def markdown(store: Store, statistics: Result | None = None, seeds: Sequence[int
     return "\n".join(
         [
             *_status(found, store, seeds),
+            "",
+            "## What was frozen",
+            "",
+            *_frozen(found),
             "",
             "## What predicts transfer",
             "",
@@ -50,7 +55,8 @@ def _status(found: Any, store: Store, seeds: Sequence[int]) -> list[str]:
     n_planned = len(found) + int(found["has_full"].sum())
     n_run = int(found["full"].notna().sum() + found["attention"].notna().sum())
     lines = [
-        f"Run so far: {n_run:,} of {n_planned:,} probes, of donors with the seeds {', '.join(map(str, seeds))}.",
+        f"Run so far: {n_run:,} of {n_planned:,} probes, of donors with the seeds {', '.join(map(str, seeds))}; with "
+        f"their donors they took {reading.core_hours(store, seeds):.1f} hours of one core.",
         "",
     ]
     rows = []
@@ -68,6 +74,28 @@ def _status(found: Any, store: Store, seeds: Sequence[int]) -> list[str]:
         end = "crossed" if row["steps"] < PROBE.last_step else "did not cross"
         lines.append(f"- {row['task']}, seed {row['seed']}: {end}; best validation accuracy {100 * row['best']:.1f} %")
     return lines if len(random) else [*lines, "- none is run"]
+
+
+def _frozen(found: Any) -> list[str]:
+    rows = []
+    for row in reading.best(found).to_dict("records"):
+        used = "" if row["rule"] in FROZEN else "as the list rules: pilot runs had crossed with it"
+        crossed = f"{100 * row['crossed']:.0f} %"
+        rows.append([row["rule"], row["cell"], f"{row['donor_steps']:,}", crossed, f"{row['steps']:,.0f}", used])
+    head = (
+        "rule",
+        "donor",
+        "updates",
+        "rows of this donor that crossed",
+        "crossing with these updates",
+        "taken instead",
+    )
+    return [
+        "Of each rule the donor of which most rows crossed, of those the one with the earliest mean crossing, at the "
+        "number of updates with the earliest crossing.",
+        "",
+        table(head, rows) if rows else "Nothing crossed so far.",
+    ]
 
 
 def _predictors(found: Any, statistics: Result | None) -> list[str]:

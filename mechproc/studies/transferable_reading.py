@@ -29,6 +29,7 @@ from mechproc.studies.transferable import (
     Cell,
     cells,
     random_start,
+    runs,
 )
 
 FACTORS = ("alphabet", "tied", "lengths", "rate", "donor_steps")
@@ -57,6 +58,12 @@ def random_starts(store: Store, seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
                 best = float(store.metrics(run)["token_accuracy"].to_numpy().max())
                 rows.append({"task": task.short_name, "seed": seed, "steps": _crossing(run, store), "best": best})
     return pd.DataFrame(rows, columns=["task", "seed", "steps", "best"])
+
+
+def core_hours(store: Store, seeds: Sequence[int] = SEEDS) -> float:
+    """What the runs of the search took that are complete, donors included, in hours of one core."""
+    every = {each.identity: each for run in runs(seeds) for each in run.with_donors()}
+    return sum(store.test(run)["seconds"] for run in every.values() if store.has_scores(run)) / 3600
 
 
 def predictors(found: pd.DataFrame, statistics: Result | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -136,6 +143,32 @@ def by_level(found: pd.DataFrame) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=["task", "factor", "level", "donors", "rows", "crossed", "steps"])
+
+
+def best(found: pd.DataFrame) -> pd.DataFrame:
+    """For each rule the pretraining that carries most: the cell of which most rows crossed, of those the one with the
+    earliest mean crossing, and its number of updates with the earliest crossing, the smallest of those.
+
+    Cells with a row that is not known are left out, and so are rules of which nothing crossed.
+    """
+    whole: Any = found.groupby(["cell", "seed"]).filter(lambda rows: bool(rows["earliest"].notna().all()))
+    chosen = []
+    for rule, of_rule in whole.groupby("rule", sort=False):
+        cells = of_rule.groupby("cell", sort=False).agg(share=("crossed", "mean"), mean=("earliest", "mean"))
+        cell = cells.sort_values(["share", "mean"], ascending=[False, True], kind="stable").index[0]
+        if cells.loc[cell, "share"] == 0:
+            continue
+        at = of_rule[of_rule["cell"] == cell].groupby("donor_steps")["earliest"].mean()
+        chosen.append(
+            {
+                "rule": rule,
+                "cell": cell,
+                "donor_steps": int(at.idxmin()),
+                "crossed": float(cells.loc[cell, "share"]),
+                "steps": float(at.min()),
+            }
+        )
+    return pd.DataFrame(chosen, columns=["rule", "cell", "donor_steps", "crossed", "steps"])
 
 
 def _row(cell: Cell, seed: int, steps: int, store: Store) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from mechproc.model.state import init_state
 from mechproc.procedures import EcaVectors, Haystack, Reverse, Set, Uniform
 from mechproc.runs.config import RunConfig
 from mechproc.runs.donors import ModelFile, ShippedModel
-from mechproc.studies.pretraining import RULES, pretrained, pretraining
+from mechproc.studies.pretraining import RULES, pretrained, pretraining, shuffled
 from mechproc.studies.shape import PAPER, Shape
 from mechproc.studies.study import Study
 from mechproc.training.config import TrainingConfig
@@ -115,7 +115,9 @@ def test_shapes_follow_the_procedure_unless_given():
 def test_every_rule_has_a_pretraining_of_its_own():
     runs = [pretraining(rule, 10) for rule in RULES]
     assert len({run.identity for run in runs}) == len(RULES)
-    assert all(run.procedure.n_cells or run.model.tied_embeddings for run in runs)
+    assert pretraining("set", 10).model.tied_embeddings and not pretraining("eca", 10).model.tied_embeddings
+    assert pretraining("eca", 10, tied=True, training=SHORT).training == SHORT
+    assert pretraining(shuffled("eca"), 10).training == pretraining("eca", 10).training
     with pytest.raises(ConfigError, match="did you mean 'reverse'"):
         pretraining("revers", 0)
 

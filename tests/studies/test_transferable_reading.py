@@ -15,6 +15,7 @@ from mechproc.runs.store import Store
 from mechproc.statistics.prediction import Prediction
 from mechproc.studies import transferable_page as page
 from mechproc.studies import transferable_reading as reading
+from mechproc.studies.pretraining import FROZEN, pretraining
 from mechproc.studies.transferable import DONOR_STEPS, cells
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,36 @@ def test_statistics_of_donors_become_predictors(found):
     table, about = reading.predictors(found, statistics)
     assert about["induction"] == "induction" and table["induction"].notna().sum() == len(known)
     assert "| induction | " in page.markdown(KEPT, statistics, [1000])
+
+
+def test_what_is_frozen_is_what_the_search_found_best(found):
+    """All of it but the settings of set, which pilot runs had chosen."""
+    chosen = {row["rule"]: row for row in reading.best(found).to_dict("records")}
+    assert chosen.keys() == {*FROZEN, "set"}
+    for rule, known in FROZEN.items():
+        cell, run = next(c for c in cells() if c.name == chosen[rule]["cell"]), pretraining(rule, 1000)
+        donor = cell.donor(1000)
+        assert (run.procedure, run.model) == (donor.procedure, donor.model), rule
+        assert run.training.steps == chosen[rule]["donor_steps"]
+        same = ("batch_size", "learning_rate", "schedule", "warmup_steps", "weight_decay")
+        assert [getattr(run.training, f) for f in same] == [getattr(donor.training, f) for f in same], rule
+        assert known.tied == cell.tied
+
+
+def test_best_of_a_rule_is_the_donor_that_crosses_most_often(found):
+    rows = found[found["rule"] == "stack"].copy()
+    rows["earliest"], rows["crossed"] = 4_000.0, False
+    assert len(reading.best(rows)) == 0
+    one, other, late = rows["cell"].unique()[:3]
+    at = {name: rows["cell"] == name for name in (one, other, late)}
+    for name, steps in ((one, {500: 100.0}), (other, {500: 900.0, 2_000: 800.0}), (late, {500: 950.0, 5_000: 950.0})):
+        for donor_steps, earliest in steps.items():
+            here = at[name] & (rows["donor_steps"] == donor_steps)
+            rows.loc[here, "earliest"], rows.loc[here, "crossed"] = earliest, True
+    (best,) = reading.best(rows).to_dict("records")
+    assert (best["cell"], best["donor_steps"], best["crossed"], best["steps"]) == (other, 2_000, 0.5, 800.0)
+    rows.loc[at[other] & (rows["donor_steps"] == 20_000), "earliest"] = np.nan  # not known: left out
+    assert reading.best(rows).to_dict("records")[0]["cell"] == late
 
 
 def test_nothing_run_says_so(tmp_path):
