@@ -29,7 +29,7 @@ from mechproc.runs.store import Store
 from mechproc.studies import STUDIES
 from mechproc.studies.study import Study
 
-SHIPPED = re.compile(r"(?P<rule>[\w-]+?)(:(?P<seeds>\d+(\.\.\d+)?(,\d+(\.\.\d+)?)*))?(@(?P<step>\d+))?")
+SHIPPED = re.compile(r"(?P<rule>[\w/-]+?)(:(?P<seeds>\d+(\.\.\d+)?(,\d+(\.\.\d+)?)*))?(@(?P<step>\d+))?")
 MOST_SEEDS = 10_000
 """Seeds that one name may stand for."""
 FILES = "files"

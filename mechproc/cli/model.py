@@ -79,8 +79,9 @@ def _list(args: argparse.Namespace) -> int:
     """Print one line for each rule; accuracies are over scored tokens, from 0 to 1."""
     from mechproc.pretrained import card, shipped
 
+    width = 2 + max(map(len, shipped()))
     print(
-        f"{'rule':14}{'seeds':>6}{'lowest':>9}{'mean':>9}{'highest':>9}{'ceiling':>9}{'baseline':>10}{'mastered':>10}"
+        f"{'rule':{width}}{'seeds':>6}{'lowest':>9}{'mean':>9}{'highest':>9}{'ceiling':>9}{'baseline':>10}{'mastered':>10}"
     )
     for rule in shipped():
         known = card(rule)
@@ -88,7 +89,7 @@ def _list(args: argparse.Namespace) -> int:
         figures = (min(scores), sum(scores) / len(scores), max(scores), known["ceiling"])
         columns = "".join(f"{value:9.4f}" for value in figures)
         best, n = max(known["baselines"].values()), len(scores)
-        print(f"{rule:14}{n:6}{columns}{best:10.4f}{len(known['mastered']):>6} of {n}")
+        print(f"{rule:{width}}{n:6}{columns}{best:10.4f}{len(known['mastered']):>6} of {n}")
     print('\nmechproc model show RULE: their card; mechproc.load_pretrained("set", seed=3) loads one')
     return 0
 

@@ -1,7 +1,8 @@
 """Pretrained models that come with mechproc: ten seeds of each rule, with a card for each rule in ``data``.
 
-``load_pretrained("set", seed=3)`` is one of them, ready for any analysis. ``studies.masters`` says how they were
-trained, ``studies.packing`` trains and packs them again.
+``load_pretrained("set", seed=3)`` has learned its rule as well as training makes it; ``studies.masters`` says how.
+``load_pretrained("transferable/set", seed=13)`` is a donor of the project's studies, which was pretrained to be moved:
+``studies.pretraining`` says how. ``studies.packing`` trains and packs them again.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parent / "data"
 
 
+TRANSFERABLE = "transferable/"
+"""What the names of models begin with that were pretrained to be moved."""
+
+
 def shipped() -> list[str]:
-    """The rules that have donors, by name."""
-    return sorted(path.parent.name for path in DATA.glob("*/card.json"))
+    """What there are models of: rules by name, and with ``transferable/`` before it, rules of the studies' donors."""
+    return sorted(
+        path.parent.relative_to(DATA).as_posix() for path in [*DATA.glob("*/card.json"), *DATA.glob("*/*/card.json")]
+    )
 
 
 def card(rule: str) -> dict[str, Any]:
@@ -74,7 +81,8 @@ def kept_steps(rule: str, seed: int = 0) -> list[int]:
 
 
 def load_pretrained(rule: str, seed: int = 0, step: int | None = None) -> HookedTransformer:
-    """A pretrained model of ``rule``; ``step`` is one of the few of which weights are kept, the last by default.
+    """A pretrained model of ``rule``, a name of ``shipped``; ``step`` is one of the few of which weights are kept, the
+    last by default.
 
     The model shows its accuracy on test items beside the best attainable one and the best of a predictor that does
     not know the rule; earlier steps show the accuracy on validation items where it was measured. Raises

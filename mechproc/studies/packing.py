@@ -9,17 +9,33 @@ from typing import Any
 from mechproc.files import atomic_write, write_json
 from mechproc.model.io import write_tensors
 from mechproc.model.state import n_parameters
+from mechproc.pretrained import TRANSFERABLE
 from mechproc.runs.config import RunConfig
 from mechproc.runs.executors import Report, run_all
 from mechproc.runs.store import Store
-from mechproc.studies.masters import KEPT, SEEDS, recipe
+from mechproc.studies import masters, scales
+from mechproc.studies.pretraining import pretraining
 
+MOVED_KEPT = (0, 1_000)
+"""Steps of which weights of transferable models are shipped beside the last."""
 MASTERED = 0.01
 """A donor has mastered its rule when its test accuracy is at most this far below the ceiling."""
 CURVE = (0, 200, 400, 1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 20_000, 36_000, 60_000)
 """Steps whose validation accuracy the card shows."""
 MIDDLE = 0.6
 """Share of a training after which an accuracy that stays is called a plateau; its step is one of ``CURVE``."""
+
+
+def recipe(name: str, seed: int) -> RunConfig:
+    """The training of one shipped model, by the name of ``mechproc.pretrained.shipped``. Errors: ``ConfigError``."""
+    if name.startswith(TRANSFERABLE):
+        return pretraining(name.removeprefix(TRANSFERABLE), seed)
+    return masters.recipe(name, seed)
+
+
+def seeds_of(name: str) -> Sequence[int]:
+    """The seeds that ship: of transferable models those of verdicts, whose transfers the records tell of."""
+    return scales.SEEDS if name.startswith(TRANSFERABLE) else masters.SEEDS
 
 
 def build(
@@ -34,7 +50,7 @@ def build(
 
     Each file is a pure function of the run that it holds: the same provenance gives the same bytes.
     """
-    runs = {rule: [recipe(rule, seed) for seed in (SEEDS if seeds is None else seeds)] for rule in rules}
+    runs = {rule: [recipe(rule, seed) for seed in (seeds_of(rule) if seeds is None else seeds)] for rule in rules}
     run_all([run for of_rule in runs.values() for run in of_rule], store, workers, report, weights=True)
     return [pack(rule, of_rule, store, out / rule) for rule, of_rule in runs.items()]
 
@@ -42,9 +58,10 @@ def build(
 def pack(rule: str, runs: list[RunConfig], store: Store, folder: Path) -> Path:
     """Write the weights and the card of one rule's complete runs."""
     folder.mkdir(parents=True, exist_ok=True)
+    kept = MOVED_KEPT if rule.startswith(TRANSFERABLE) else masters.KEPT
     for run in runs:
         last = store.test(run)["steps"]
-        states = {step: store.checkpoint(run, step)[1] for step in KEPT if step < last}
+        states = {step: store.checkpoint(run, step)[1] for step in kept if step < last}
         states[last] = store.model(run)[1]
         tensors = {f"{step}/{name}": t for step, state in states.items() for name, t in state.items()}
         header = {"config": run.model.to_dict(), "steps": list(states), "run": run.identity}
@@ -111,7 +128,10 @@ def page(card: dict[str, Any]) -> str:
         f"Mastered (within {MASTERED:.0%} of the ceiling): {len(card['mastered'])} of {len(card['donors'])}.",
         "",
     ]
-    missed = [d for d in card["donors"] if d["seed"] not in card["mastered"]]
+    moved = card["rule"].startswith(TRANSFERABLE)
+    if moved:
+        lines += ["They were pretrained to be moved to a task; to master the rule was not the aim.", ""]
+    missed = [] if moved else [d for d in card["donors"] if d["seed"] not in card["mastered"]]
     lines += [*(f"- Seed {d['seed']}: {_short_of(d, card, baseline)}" for d in missed), *([""] if missed else [])]
     steps = [str(step) for step in CURVE if step <= card["training"]["steps"]]
     lines += ["Test accuracy (tokens, whole items), updates made, validation accuracy after so many updates:", ""]
