@@ -30,8 +30,6 @@ from mechproc.studies import STUDIES
 from mechproc.studies.study import Study
 
 SHIPPED = re.compile(r"(?P<rule>[\w/-]+?)(:(?P<seeds>\d+(\.\.\d+)?(,\d+(\.\.\d+)?)*))?(@(?P<step>\d+))?")
-MOST_SEEDS = 10_000
-"""Seeds that one name may stand for."""
 FILES = "files"
 """The name of a group of models of which nothing but their weights is known."""
 
@@ -166,9 +164,13 @@ def _named(name: str, store: Store, scale: str | None, n_seeds: int | None) -> l
 
 
 def _shipped(match: re.Match[str]) -> Group:
+    from mechproc.studies.registry import numbered
+
     rule, step = match["rule"], match["step"]
     known = card(rule)
-    seeds = [donor["seed"] for donor in known["donors"]] if match["seeds"] is None else _numbers(match["seeds"])
+    seeds = (
+        [donor["seed"] for donor in known["donors"]] if match["seeds"] is None else numbered(match["seeds"], "seeds")
+    )
     models: dict[Label, HookedTransformer] = {}
     for seed in seeds:
         models[seed] = load_pretrained(rule, seed, None if step is None else int(step))
@@ -178,14 +180,6 @@ def _shipped(match: re.Match[str]) -> Group:
         for seed in (seeds if step is None else [])
     }
     return Group(rule + at, models, Procedure.from_dict(known["procedure"]), (match[0],), kept=kept)
-
-
-def _numbers(text: str) -> list[int]:
-    """``"0..3,7"`` -> ``[0, 1, 2, 3, 7]``."""
-    ends = [[int(end) for end in part.split("..")] for part in text.split(",")]
-    for end in ends:
-        require(end[-1] - end[0] < MOST_SEEDS, "seeds", text, f"at most {MOST_SEEDS:,}")
-    return [number for end in ends for number in range(end[0], end[-1] + 1)]
 
 
 def _of_file(path: Path) -> Group:

@@ -39,6 +39,7 @@ def add(subparsers: Any) -> None:
             )
         if name in ("plan", "run"):
             action.add_argument("--only", default="*", metavar="PATTERN", help="only arms with such a name: 'set*'")
+            action.add_argument("--only-seeds", metavar="SEEDS", help="only these seeds: 10..14,17")
             action.add_argument("--workers", type=int, help="processes (default: one for each core)")
         if name == "run":
             executors.add_options(action)
@@ -96,13 +97,19 @@ def _open(args: argparse.Namespace) -> tuple[Study, Store]:
     return load(args.study, args.scale, args.seeds), Store(args.store, args.records)
 
 
+def _only_seeds(args: argparse.Namespace) -> list[int] | None:
+    from mechproc.studies.registry import numbered
+
+    return None if args.only_seeds is None else numbered(args.only_seeds, "--only-seeds")
+
+
 def _plan(args: argparse.Namespace) -> int:
     from mechproc.studies.plan import POWER, plan
     from mechproc.threads import usable_cores
 
     study, store = _open(args)
     workers = args.workers or usable_cores()
-    planned = plan(study, store, args.only)
+    planned = plan(study, store, args.only, only_seeds=_only_seeds(args))
     n_missing = len(planned.missing)
     print(f"{study.name}: {len(study.arms)} arms, seeds {_listed(study.seeds)}")
     print(f"trainings: {planned.n_runs} with donors, {planned.n_runs - n_missing} complete, {n_missing} to do")
@@ -128,12 +135,13 @@ def _run(args: argparse.Namespace) -> int:
 
     executor = executors.chosen(args)
     study, store = _open(args)
-    missing = store.missing(study.only(args.only))
+    seeds = _only_seeds(args)
+    missing = store.missing(study.only(args.only, seeds))
     print(
         f"{study.name}: {len(study.arms)} arms, seeds {_listed(study.seeds)}, {len(missing)} trainings to do",
         flush=True,
     )
-    study.complete(store, args.workers, RunLines(), only=args.only, executor=executor)
+    study.complete(store, args.workers, RunLines(), only=args.only, executor=executor, only_seeds=seeds)
     return 0
 
 

@@ -127,9 +127,15 @@ class Plan:
     comparisons: Sequence[Needed]
 
 
-def plan(study: Study, store: Store, only: str = "*", progress: Callable[[RunConfig], None] | None = None) -> Plan:
+def plan(
+    study: Study,
+    store: Store,
+    only: str = "*",
+    progress: Callable[[RunConfig], None] | None = None,
+    only_seeds: Sequence[int] | None = None,
+) -> Plan:
     """Measure what the missing runs would cost; a few seconds for each kind of run."""
-    runs = study.only(only)
+    runs = study.only(only, only_seeds)
     everything = {r.identity: r for run in runs for r in run.with_donors()}
     missing, costs, seconds = store.missing(runs), Costs(), 0.0
     for run in missing:

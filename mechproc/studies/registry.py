@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,16 @@ def load(name: str, scale: str | None = None, n_seeds: int | None = None) -> Stu
     require(n_seeds <= most, "seeds", n_seeds, f"at most {most:,}: {name} would have more than {MOST_RUNS:,} runs")
     own, last = study.seeds[:n_seeds], study.seeds[-1]
     return make(**settings, seeds=[*own, *range(last + 1, last + 1 + n_seeds - len(own))])
+
+
+def numbered(text: str, field: str) -> list[int]:
+    """``"0..3,7"`` -> ``[0, 1, 2, 3, 7]``. Errors: ``ConfigError``, naming ``field``."""
+    right = re.fullmatch(r"\d{1,9}(\.\.\d{1,9})?(,\d{1,9}(\.\.\d{1,9})?)*", text)
+    require(right is not None, field, text, "whole numbers such as 3, 0..9 or 0..3,7")
+    ends = [[int(end) for end in part.split("..")] for part in text.split(",")]
+    for end in ends:
+        require(0 <= end[-1] - end[0] < MOST_SEEDS, field, text, f"ranges that ascend, of at most {MOST_SEEDS:,}")
+    return [number for end in ends for number in range(end[0], end[-1] + 1)]
 
 
 def about(name: str) -> str:

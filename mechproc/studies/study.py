@@ -98,13 +98,18 @@ class Study:
             raise ConfigError(f"study {self.name!r} has no arm {arm!r} with seed {seed}")
         return run
 
-    def only(self, pattern: str) -> list[RunConfig]:
-        """The runs of the arms whose names match ``pattern``, in which ``*`` stands for any text."""
+    def only(self, pattern: str, seeds: Sequence[int] | None = None) -> list[RunConfig]:
+        """The runs of the arms whose names match ``pattern``, in which ``*`` stands for any text; of ``seeds``, or all.
+
+        Errors: ``ConfigError`` for a pattern that no arm matches, and for a seed that the study does not have.
+        """
+        for seed in seeds or ():
+            require(seed in self.seeds, "only_seeds", seed, f"some of {', '.join(map(str, self.seeds))}")
         chosen = [run for arm, run in self.runs if fnmatch.fnmatchcase(arm, pattern)]
         require(
             bool(chosen), "only", pattern, f"the name of an arm, or a pattern such as 'set*': {', '.join(self.arms)}"
         )
-        return chosen
+        return [run for run in chosen if seeds is None or run.seed in seeds]
 
     def complete(
         self,
@@ -113,9 +118,10 @@ class Study:
         report: Report | None = None,
         only: str = "*",
         executor: Executor | None = None,
+        only_seeds: Sequence[int] | None = None,
     ) -> None:
-        """Train the runs that are missing in ``store``; see ``run_all``."""
-        run_all(self.only(only), store, workers, report, executor=executor)
+        """Train the runs that are missing in ``store``; see ``run_all``, and ``only`` for which they are."""
+        run_all(self.only(only, only_seeds), store, workers, report, executor=executor)
 
     # ---- what was measured so far; see ``mechproc.studies.readings`` -------------------------------------------------
 

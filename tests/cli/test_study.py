@@ -65,6 +65,12 @@ def test_run_completes_what_is_missing(place, capsys):
     assert "0 trainings to do" in capsys.readouterr().out
     assert study(place, "run", "--seeds", "4", "--only", "attention", "--workers", "1") == 0
     assert "2 trainings to do" in capsys.readouterr().out  # a donor and what is made of it
+    assert study(place, "run", "--seeds", "6", "--only", "attention", "--only-seeds", "5", "--workers", "1") == 0
+    assert "2 trainings to do" in capsys.readouterr().out
+    assert study(place, "run", "--only-seeds", "2..3,12") == 1
+    assert "only_seeds = 12 is not allowed: some of 0, 1, 2" in capsys.readouterr().err
+    assert study(place, "plan", "--only-seeds", "3..") == 1
+    assert "--only-seeds = '3..' is not allowed: whole numbers such as 3, 0..9" in capsys.readouterr().err
     assert study(place, "run", "--only", "nothing") == 1
     assert "only = 'nothing'" in capsys.readouterr().err
 
