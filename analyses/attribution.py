@@ -173,7 +173,7 @@ def _estimates(
     n, order = len(exchange.answers), order_of_length(exchange.answers)
     found = np.zeros((2, len(rows) * len(places), n))
     at_embeddings, difference = 0.0, 0.0
-    for batch in batches(n):
+    for batch in batches(n, exchange.answers.tokens.shape[1]):
         chosen = exchange.take(order[batch]).cut()
         base, source = (record(model, items, hooks) for items in (chosen.base, chosen.source))
         slopes = [gradients(model, chosen.base, hooks, chosen.metric, chosen.foils, answers=chosen.answers)]

@@ -28,7 +28,10 @@ WHOLE = {"seed": 0, "n_items": 1, "n_exact": 1, "steps": 1, "n_controls": 1, "n_
 NAMES = ("parts", "sites", "senders", "receivers", "latents", "targets", "controls")
 """Settings that are lists of names."""
 BATCH_ITEMS = 64
-"""Items that pass through a model at once; more are no faster, and leave the cache."""
+"""Items that pass through a model at once, if they are long; more are no faster, and leave the cache."""
+BATCH_POSITIONS = 4096
+"""Of short items as many as have this many positions together: of fewer, what is called takes longer than what is
+computed."""
 
 
 def by_seed(models: Models) -> dict[Label, HookedTransformer]:
@@ -115,7 +118,8 @@ def check_settings(settings: dict[str, Any]) -> None:
             require(texts, name, value, "a list of names")
 
 
-def batches(n_items: int) -> Iterator[slice]:
-    """Slices of at most ``BATCH_ITEMS`` items that cover all."""
-    for start in range(0, n_items, BATCH_ITEMS):
-        yield slice(start, min(start + BATCH_ITEMS, n_items))
+def batches(n_items: int, n_positions: int | None = None) -> Iterator[slice]:
+    """Slices that cover all items: of ``BATCH_ITEMS``, or of ``BATCH_POSITIONS`` positions where that is more items."""
+    size = BATCH_ITEMS if n_positions is None else max(BATCH_ITEMS, BATCH_POSITIONS // max(1, n_positions))
+    for start in range(0, n_items, size):
+        yield slice(start, min(start + size, n_items))

@@ -25,7 +25,7 @@ Activations = dict[str, Tensor]
 
 def record(model: HookedTransformer, items: Items, hooks: Sequence[str]) -> Activations:
     """The activations of ``hooks`` over all items, [item, pos, ...], from the hooked model."""
-    parts = [run_with_activations(model, items.take(batch), hooks)[1] for batch in batches(len(items))]
+    parts = [run_with_activations(model, items.take(batch), hooks)[1] for batch in batches(len(items), items.tokens.shape[1])]
     return {hook: torch.cat([part[hook] for part in parts]) for hook in hooks}
 
 
@@ -94,7 +94,7 @@ def gradients(
     """
     measured, found = metric_of(metric), {hook: [] for hook in hooks}
     cells, answers = model.cfg.input == "vectors", items if answers is None else answers
-    for batch in batches(len(items)):
+    for batch in batches(len(items), items.tokens.shape[1]):
         part, other = items.take(batch), None if foils is None else foils.take(batch)
         tokens = scored_tokens(answers.take(batch), model.cfg.device, other, cells)
         kept: Activations = {}

@@ -22,6 +22,7 @@ from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import ACTIVATIONS, at_least_float32
 from mechproc.model.hooked import HookedTransformer
+from mechproc.model.state import State
 from mechproc.procedures.base import Items
 
 T = TypeVar("T")
@@ -39,8 +40,12 @@ class Weights:
     @classmethod
     def of(cls, model: HookedTransformer) -> Weights:
         """The weights of a model, in float32 or more."""
-        cfg = ModelConfig.from_dict(model.cfg.to_dict())
-        state = {name: at_least_float32(value) for name, value in model.state().items()}
+        return cls.from_state(ModelConfig.from_dict(model.cfg.to_dict()), model.state())
+
+    @classmethod
+    def from_state(cls, cfg: ModelConfig, state: State) -> Weights:
+        """The weights of a state, in float32 or more; what is in float32 or more already is shared with it."""
+        state = {name: at_least_float32(value) for name, value in state.items()}
         qkv = []
         for layer in range(cfg.n_layers):
             name = f"blocks.{layer}.attn"
@@ -90,12 +95,23 @@ class Weights:
         """Neurons -> what the MLP writes."""
         return post @ self.state[f"blocks.{layer}.mlp.W_out"] + self.state[f"blocks.{layer}.mlp.b_out"]
 
+    def mlp(self, layer: int, x: Tensor) -> Tensor:
+        """The residual stream [..., d_model] -> what the MLP writes, [..., d_model]."""
+        return self.mlp_out(layer, self.act(self.hidden(layer, self.norm(f"blocks.{layer}.ln2", x))))
+
     def logits(self, residual: Tensor) -> Tensor:
         """The residual stream -> logits, final LayerNorm included."""
         state = self.state
         w_u = state["embed.W_E"].T if self.cfg.tied_embeddings else state["unembed.W_U"]
         logits = self.norm("ln_final", residual) @ w_u
         return logits + state["unembed.b_U"] if self.cfg.unembed_bias else logits
+
+    def attended(self, layer: int, x: Tensor) -> Tensor:
+        """The residual stream [item, pos, d_model] -> what the attention writes, [item, pos, d_model]."""
+        read = self.norm(f"blocks.{layer}.ln1", x)
+        q, k, v = (self.heads(layer, which, read) for which in "qkv")
+        pattern = self.scores(q, k, torch.arange(x.shape[1], device=x.device)).softmax(-1)
+        return self.attn_out(layer, (pattern @ v.transpose(1, 2)).transpose(1, 2))
 
     def scores(self, q: Tensor, k: Tensor, query_positions: Tensor) -> Tensor:
         """q [..., query, head, d_head], k [..., key, head, d_head] -> scores [..., head, query, key], -inf where the

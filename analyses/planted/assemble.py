@@ -10,13 +10,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from analyses.interventions.trace import Weights
 from analyses.planted.design import Design, HeadPlan, Loud, MLPPlan
 from analyses.planted.distract import HEAD, MLP, Norms, fine_writer, head_norms, mlp_norms, random_of_norm
 from analyses.planted.roles import Role
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.model.forward import ACTIVATIONS
-from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import components
 from mechproc.model.state import State, tensor_shapes
 from mechproc.procedures.base import Items
@@ -61,14 +61,17 @@ class _Assembly:
                 tensor[:] = 1.0
         self.weights["embed.W_E"][:] = design.embed
         self.weights["pos_embed.W_pos"][:] = design.positions
+        residual = torch.from_numpy(design.embed[sample.tokens[:, :-1]] + design.positions[: self.inside.shape[1]])
         for layer in range(cfg.n_layers):
             parts = [part for part in components(cfg) if part.startswith(f"L{layer}.")]
-            self.scale, self.read = self._measured(f"blocks.{layer}.ln1")
+            self.scale, self.read = self._measured(residual)
             for part in parts[:-1]:
                 self._head(part)
-            self.scale, self.read = self._measured(f"blocks.{layer}.ln2")
+            residual = residual + Weights.from_state(cfg, self.state()).attended(layer, residual)
+            self.scale, self.read = self._measured(residual)
             self._mlp(parts[-1])
-        self.scale, _ = self._measured("ln_final")
+            residual = residual + Weights.from_state(cfg, self.state()).mlp(layer, residual)
+        self.scale, _ = self._measured(residual)
         self.weights["unembed.W_U"][:] = self.scale * design.unembed.T
 
     def state(self) -> State:
@@ -90,16 +93,12 @@ class _Assembly:
             return {tensor: self.weights[f"blocks.{layer}.mlp.{tensor}"] for tensor in MLP}
         return {tensor: self.weights[f"blocks.{layer}.attn.{tensor}"][int(name[1:])] for tensor in HEAD}
 
-    def _measured(self, norm: str) -> tuple[float, np.ndarray]:
-        """The mean sqrt(variance) at a LayerNorm of the model as it is so far, and what it gives, [row, d_model]."""
-        model = HookedTransformer(self.cfg, self.state(), dtype=torch.float64)
-        hooks = [f"{norm}.hook_scale", f"{norm}.hook_normalized"]
-        with torch.inference_mode():
-            _, cache = model.run_with_cache(
-                self.sample.tokens[:, :-1], return_type=None, names_filter=hooks, return_cache_object=False
-            )
-        scale, normalized = (cache[hook].numpy()[self.inside] for hook in hooks)
-        return float(scale.mean()), normalized
+    def _measured(self, residual: torch.Tensor) -> tuple[float, np.ndarray]:
+        """The mean sqrt(variance) of the residual stream where it is read, and what a LayerNorm makes of it,
+        [row, d_model]."""
+        read = residual.numpy()[self.inside]
+        scale = np.sqrt(read.var(-1, keepdims=True) + self.cfg.eps)
+        return float(scale.mean()), (read - read.mean(-1, keepdims=True)) / scale
 
     def _head(self, part: str) -> None:
         plan, views = self.design.plans.get(part), self._views(part)

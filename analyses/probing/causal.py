@@ -173,7 +173,7 @@ class _Measured:
         check_trace(model, first)
         check_no_op(model, first, {name: [site] for name, site in sites.items()})
         self.runs, losses, right = [], [], []
-        for batch in batches(len(pairs)):
+        for batch in batches(len(pairs), pairs.clean.tokens.shape[1]):
             clean = cut(pairs.clean.take(batch))
             ours, theirs = trace(weights, clean), trace(weights, cut(pairs.corrupt.take(batch)))
             require_finite(ours.logits, label)

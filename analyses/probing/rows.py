@@ -176,7 +176,7 @@ def activations_at(
     hooks, cells = sorted({site.hook for site in sites.values()}), model.cfg.input == "vectors"
     found: dict[str, list[np.ndarray]] = {name: [] for name in sites}
     right = []
-    for batch in batches(len(items)):
+    for batch in batches(len(items), items.tokens.shape[1]):
         part = items.take(batch)
         logits, cache = run_with_activations(model, part, hooks)
         require_finite(logits, seed)
