@@ -137,7 +137,7 @@ def _answer(
     hooks = sorted({site.hook for where in ask.rows.values() for site in where})
     stand_ins = StandIns(weights, ask.chosen, ask.kind, hooks, seed)
     columns, right = [], []
-    for batch in batches(len(ask.chosen.items)):
+    for batch in batches(len(ask.chosen.items), ask.chosen.items.tokens.shape[1]):
         try:
             scores, correct = _batch_answer(stand_ins, ask, batch, metric, label)
         except InexactError:

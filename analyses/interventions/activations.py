@@ -25,7 +25,9 @@ Activations = dict[str, Tensor]
 
 def record(model: HookedTransformer, items: Items, hooks: Sequence[str]) -> Activations:
     """The activations of ``hooks`` over all items, [item, pos, ...], from the hooked model."""
-    parts = [run_with_activations(model, items.take(batch), hooks)[1] for batch in batches(len(items), items.tokens.shape[1])]
+    parts = [
+        run_with_activations(model, items.take(batch), hooks)[1] for batch in batches(len(items), items.tokens.shape[1])
+    ]
     return {hook: torch.cat([part[hook] for part in parts]) for hook in hooks}
 
 

@@ -50,7 +50,7 @@ def measure(
     model = in_float64(model)
     weights, cells = Weights.of(model), model.cfg.input == "vectors"
     effects, own = [], {"clean": [], "corrupt": [], "accuracy": []}
-    for batch in batches(len(chosen.items)):
+    for batch in batches(len(chosen.items), chosen.items.tokens.shape[1]):
         clean, corrupt = (cut(block.take(batch)) for block in (chosen.pairs.clean, chosen.pairs.corrupt))
         runs = [trace(weights, clean), trace(weights, corrupt)]
         for each in runs:

@@ -19,7 +19,7 @@ from torch import Tensor
 from analyses.interventions.edges import LOGITS, EdgePatcher, place_of, read_by, receivers, senders
 from analyses.interventions.items import inputs
 from analyses.interventions.patch import Patch, Positions
-from analyses.interventions.sweep import ROWS, TOLERANCE, sweep
+from analyses.interventions.sweep import TOLERANCE, rows_at_once, sweep
 from analyses.interventions.trace import Trace, Weights, at, trace
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site
@@ -54,7 +54,7 @@ def sweep_edges(
             (into_logits if edges.receiver == LOGITS else inside).append(index)
     if idle:
         yield idle, paths.clean.logits.expand(len(idle), *paths.clean.logits.shape)
-    step = max(1, ROWS // max(len(paths.clean.items), 1))
+    step = max(1, rows_at_once(paths.clean) // max(len(paths.clean.items), 1))
     for start in range(0, len(into_logits), step):
         chunk = into_logits[start : start + step]
         yield chunk, torch.stack([paths.logits(sets[index].senders, positions) for index in chunk])

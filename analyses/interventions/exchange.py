@@ -114,7 +114,7 @@ def _exchanged(
     order, n = order_of_length(exchange.answers), len(exchange.answers)
     patched, ends, counts = np.zeros((len(exchange.cells), n)), np.zeros((2, n)), np.zeros(n)
     right = 0.0
-    for batch in batches(n):
+    for batch in batches(n, exchange.answers.tokens.shape[1]):
         chosen = order[batch]
         answers = cut(exchange.answers.take(chosen))
         foils = None if exchange.foils is None else exchange.foils.take(chosen)

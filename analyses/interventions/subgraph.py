@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from analyses.interventions.edges import LOGITS, Edge, EdgePatcher, contributions, edges, read_by
-from analyses.interventions.sweep import ROWS
+from analyses.interventions.sweep import rows_at_once
 from analyses.interventions.trace import at
 from mechproc.config import nearest
 from mechproc.errors import PartError
@@ -28,7 +28,8 @@ def run_subgraphs(paths: EdgePatcher, kept: Sequence[Sequence[Edge]]) -> Iterato
     the model does not have.
     """
     masks = torch.stack([_mask(paths, each) for each in kept])
-    step = max(1, ROWS // (2 * max(len(paths.clean.items), 1)))  # each receiver has an input of its own
+    per_set = 2 * max(len(paths.clean.items), 1)  # each receiver has an input of its own
+    step = max(1, rows_at_once(paths.clean) // per_set)
     for start in range(0, len(kept), step):
         indices = list(range(start, min(start + step, len(kept))))
         yield indices, _Subgraphs(paths, masks[indices]).run()

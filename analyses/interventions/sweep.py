@@ -22,7 +22,9 @@ from mechproc.errors import require
 from mechproc.model.parts import Site
 
 ROWS = 256
-"""Rows (interventions x items) that pass through a stage together; more leave the cache."""
+"""Rows (interventions x items) that pass through a stage together, if items are long; more leave the cache."""
+ROW_POSITIONS = 12288
+"""Of short items as many rows as have this many positions together."""
 TOLERANCE = 1e-6
 """How far an untouched row of a batch may be from the intact run, relative to the largest logit (or 1). Trained models
 amplify the rounding of float32 a hundredfold: rows then leave the shorter ways and take the steps of the intact run,
@@ -52,7 +54,7 @@ def sweep(trace: Trace, interventions: Sequence[Intervention]) -> Iterator[tuple
         yield unseen, trace.logits.expand(len(unseen), *trace.logits.shape)
     n_items, same_steps = len(trace.items), False
     for (stage, shortcut, *_), members in plans.items():
-        step = max(1, ROWS // max(n_items, 1))
+        step = max(1, rows_at_once(trace) // max(n_items, 1))
         for start in range(0, len(members), step):
             chunk = members[start : start + step]
             rows = [interventions[index] for index in chunk]
@@ -66,6 +68,11 @@ def sweep(trace: Trace, interventions: Sequence[Intervention]) -> Iterator[tuple
                 _check_untouched(logits[-1], trace)
                 logits = logits[:-1]
             yield chunk, logits
+
+
+def rows_at_once(trace: Trace) -> int:
+    """How many rows pass through a stage together."""
+    return max(ROWS, ROW_POSITIONS // max(1, trace.activations["hook_embed"].shape[1]))
 
 
 def _plan(trace: Trace, index: int, patches: Intervention) -> tuple:

@@ -22,6 +22,7 @@ from analyses.planted.roles import ALARMS, EXPECTED, Role, is_hit
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
 from mechproc.progress import progress
+from mechproc.provenance import commit
 from mechproc.result import Result
 
 FLOOR, QUANTILE, N_CALIBRATION = 0.05, 0.99, 20
@@ -224,6 +225,7 @@ def _result(
             "settings": settings,
             "cells": {cell.label: dataclasses.asdict(cell) for cell in rows},
             "expected": expected,
+            "commits": dict.fromkeys([cell.label for cell in rows], commit()),
             "acceptance": {kind: (n_plantings + n_calibration) / n for kind, n in draws.items()},
         },
     )

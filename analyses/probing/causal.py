@@ -50,6 +50,8 @@ QUANTITIES = {
 """What is measured, each as the loss gained (nats)."""
 N_PAIRS = 128
 """Items whose loss is measured, unless another number is asked for."""
+FEW = 4
+"""Positions are few where an item has this many times as many."""
 CHECKED_ITEMS = 8
 """Items on which every site is first replaced by itself."""
 DOES_NOT_SHOW = (
@@ -196,10 +198,11 @@ class _Measured:
             interventions: list[list[Patch]] = []
             for number, (name, site) in enumerate(self.sites.items()):
                 x, other = (site.view(run.activations[site.hook]) for run in (ours, theirs))
-                mask = torch.from_numpy(chosen[batch, : x.shape[1]]).to(x)[..., None]
+                here = chosen[batch, : x.shape[1]]
+                mask, places = torch.from_numpy(here).to(x)[..., None], _few_positions(here)
                 rng = np.random.default_rng([self.seed, number, 2])
                 changes = self._changes(x, other, probes[name], rng)
-                interventions += [[Patch(site, None, x + mask * change)] for change in changes]
+                interventions += [[Patch(site, places, x + mask * change)] for change in changes]
             n_tokens += len(tokens.item)
             for indices, logits in sweep(ours, interventions):
                 for index, changed in zip(indices, logits, strict=True):
@@ -217,6 +220,17 @@ class _Measured:
         d = x.shape[-1]
         turns = [torch.from_numpy(ortho_group.rvs(d, random_state=rng)).to(x) for _ in range(self.n_controls)]
         return [removed, patched, other - x, *(removed @ turn for turn in turns), *(patched @ turn for turn in turns)]
+
+
+def _few_positions(chosen: np.ndarray) -> np.ndarray | None:
+    """The positions of bool [item, pos], [item, k], where they are few; others stand in for those that an item lacks.
+
+    What is behind a site is then computed anew at these alone.
+    """
+    n = int(chosen.sum(axis=1).max())
+    if FEW * n > chosen.shape[1]:
+        return None
+    return np.argsort(~chosen, axis=1, kind="stable")[:, : max(n, 1)]
 
 
 def _partners(rule: Procedure, items: Any, n: int, seed: int) -> Pairs:

@@ -42,6 +42,7 @@ def every_patch(intact: Trace, other: Trace) -> list[Patch]:
 @pytest.mark.parametrize("kind", GRID)
 def test_agrees_with_the_hooked_model(kind, monkeypatch):
     monkeypatch.setattr(sweeps, "ROWS", 40)
+    monkeypatch.setattr(sweeps, "ROW_POSITIONS", 40)
     ours, these = model(kind), items(kind)
     check_trace(ours, these, tolerance=1e-10)
     intact = trace(Weights.of(ours), these)
