@@ -50,3 +50,18 @@ def test_settings_that_analyses_share_are_checked():
     ):
         with pytest.raises(ConfigError, match=says):
             asked(None, **settings)
+
+
+@pytest.mark.parametrize(
+    ("n_items", "n_positions", "sizes"),
+    [
+        (130, None, [64, 64, 2]),
+        (130, models.BATCH_POSITIONS, [64, 64, 2]),
+        (130, models.BATCH_POSITIONS // 100, [102, 28]),
+        (130, 1, [130]),
+    ],
+)
+def test_batches_of_short_items_are_larger(n_items, n_positions, sizes):
+    slices = list(models.batches(n_items, n_positions))
+    assert [s.stop - s.start for s in slices] == sizes
+    assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])]

@@ -150,6 +150,7 @@ class TestAgainstWeights:
         monkeypatch.setattr(stand_ins, "REFERENCE_ITEMS", 300)
         whole = ablation.run([model], self.task, ablation=kind, metric="loss", n_items=60)
         monkeypatch.setattr(analyses.models, "BATCH_ITEMS", 7)
+        monkeypatch.setattr(analyses.models, "BATCH_POSITIONS", 0)
         cut = ablation.run([model], self.task, ablation=kind, metric="loss", n_items=60)
         assert np.abs(whole.values).min() > 1e-6
         np.testing.assert_allclose(cut.values, whole.values, rtol=1e-4, atol=1e-7)
@@ -285,6 +286,7 @@ def test_only_the_batches_that_need_float64_are_measured_in_it(kind, monkeypatch
             raise InexactError("seeded")
         yield from real(intact, interventions)
 
+    monkeypatch.setattr(analyses.models, "BATCH_POSITIONS", 0)
     asked = {"metric": "loss", "n_items": 192, "ablation": kind}  # three batches
     expected = ablation.run([model], task, ["L0.H0", "L1.mlp"], **asked).values
     monkeypatch.setattr(measure, "sweep", inexact_once)

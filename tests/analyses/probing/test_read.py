@@ -10,6 +10,8 @@ from analyses.planted.family import families
 from analyses.planted.methods import METHODS
 from analyses.planted.planting import plant
 from analyses.planted.roles import Role
+from analyses.probing import causal
+from analyses.probing.causal import _few_positions
 from analyses.probing.rows import _rows, questions, split_items
 from analyses.probing.sites import all_sites, sites_of
 from mechproc.errors import ConfigError, PartError
@@ -66,6 +68,25 @@ def test_pairs_that_hold_the_answer_change_nothing_where_only_the_answer_is_read
     (main,) = decoy.parts(Role.CARRIES)
     found = probing.causal_effect([decoy.model], decoy.procedure, ["answer"], [main], pair="answer", n_items=100)
     assert found.metadata["pair"] == "answer" and found.select(quantity="patched").values > 1
+
+
+def test_where_few_positions_change_the_others_are_not_computed_and_effects_are_the_same(decoy, monkeypatch):
+    asked = [decoy.model], decoy.procedure, ["answer"]
+    few = probing.causal_effect(*asked, n_items=64)
+    places = []
+    monkeypatch.setattr(causal, "_few_positions", lambda chosen: places.append(_few_positions(chosen)))
+    whole = probing.causal_effect(*asked, n_items=64)
+    assert {p.shape for p in places} == {(64, 1)}
+    np.testing.assert_allclose(few.values, whole.values, rtol=0, atol=1e-9)
+    assert np.abs(few.values).max() > 1
+
+
+def test_positions_are_few_or_all():
+    chosen = np.array([[0, 1, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]], dtype=bool)
+    found = _few_positions(chosen)
+    assert found[0].tolist() == [1, 6] and found[1, 0] == 5 and found.shape == (3, 2)
+    assert _few_positions(np.zeros((2, 8), dtype=bool)).shape == (2, 1)
+    assert _few_positions(chosen[:, :7]) is None
 
 
 def test_methods_of_calibration_say_so(decoy):
