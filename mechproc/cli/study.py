@@ -44,7 +44,9 @@ def add(subparsers: Any) -> None:
         if name == "run":
             executors.add_options(action)
         if name == "claims":
-            action.add_argument("--write", type=Path, metavar="PAGE.md", help="put all claims between the page's marks")
+            action.add_argument(
+                "--write", type=Path, action="append", metavar="PAGE.md", help="put all claims between a page's marks"
+            )
         if name == "results":
             action.add_argument("--measure", action="append", help="such as 'steps to 0.5' (default: as compared)")
             action.add_argument("--csv", type=Path, help="write one row for each run to this file")
@@ -196,7 +198,8 @@ def _claims(args: argparse.Namespace) -> int:
         require(args.study is None, "NAME", args.study, "left out: the page has the claims of every study")
         store = Store(args.store, args.records)
         written = list(claims_page.verdicts(store, args.allow_mixed_provenance))
-        claims_page.write(args.write, written)
+        for page in args.write:
+            claims_page.write(page, written)
         print(claims_page.summary([verdict for _, verdict in written]))
         return 0
     found: list[ClaimVerdict] = []

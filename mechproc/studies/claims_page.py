@@ -63,6 +63,22 @@ def markdown(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
     return "\n".join(lines)
 
 
+def findings(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
+    """The claims that are decided, a sentence each with the effect of its first contrast."""
+    lines = []
+    for study, verdict in found:
+        if verdict.word in ("supported", "refuted"):
+            effect = verdict.contrast_lines()[0].rpartition(": ")[0]
+            lines.append(f"- {verdict.claim.statement} **{verdict.word.capitalize()}** ({study}): {effect}.")
+    return "\n".join(lines) if lines else "No claim is decided so far."
+
+
+BLOCKS = {NAME: markdown, "findings": findings}
+"""What stands between which marks of a page."""
+
+
 def write(path: Path, found: Sequence[tuple[str, ClaimVerdict]]) -> None:
-    """Put the table between the marks of a page. Errors: ``StoreError`` where the page or its marks are missing."""
-    pages.write_between(path, NAME, markdown(found))
+    """Fill each of ``BLOCKS`` whose marks a page has. Errors: ``StoreError`` where there is none, or no page."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for name in [name for name in BLOCKS if f"<!-- {name}:begin -->" in text] or [NAME]:
+        pages.write_between(path, name, BLOCKS[name](found))

@@ -21,8 +21,9 @@ def found():
 
 def test_the_page_says_what_the_records_say(found):
     """When records were added, run
-    `mechproc study claims --store none --allow-mixed-provenance --write docs/claims.md`."""
+    `mechproc study claims --store none --allow-mixed-provenance --write docs/claims.md --write README.md`."""
     assert between(ROOT / "docs" / "claims.md", claims_page.NAME) == claims_page.markdown(found)
+    assert between(ROOT / "README.md", "findings") == claims_page.findings(found)
 
 
 def test_every_claim_is_counted_once_at_each_scale(found):
@@ -32,6 +33,17 @@ def test_every_claim_is_counted_once_at_each_scale(found):
         study = load("rules-by-task", scale)
         assert [name for of, name in named if of == study.name] == [claim.name for claim in study.claims]
     assert claims_page.summary([v for _, v in found]).startswith(f"claims declared: {len(named)}, ")
+
+
+def test_findings_are_the_claims_that_are_decided(found, tmp_path):
+    lines = claims_page.findings(found).splitlines()
+    assert len(lines) == sum(verdict.word in ("supported", "refuted") for _, verdict in found) > 0
+    assert lines[0].startswith("- On the haystack, the attention alone") and "**Supported** (rules by task (paper)): " in lines[0]
+    open_ = [each for each in found if each[1].word not in ("supported", "refuted")]
+    page = tmp_path / "page.md"
+    page.write_text("<!-- findings:begin -->\n\n<!-- findings:end -->")
+    claims_page.write(page, open_)
+    assert between(page, "findings") == "No claim is decided so far."
 
 
 def test_a_claim_without_runs_has_no_row(found):
