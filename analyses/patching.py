@@ -42,8 +42,9 @@ Places = Positions | Literal["each"] | Mapping[str, Positions]
 OF_A_DONOR = "positive: the part's activation of the donor makes the answers better"
 RECOVERY = "0: the patch changes nothing; 1: it gives the score of the run that the activation comes from"
 DOES_NOT_SHOW = (
-    "a part that does the same in both runs, such as one that finds a place which the pair leaves where it is; whether "
-    "a part reaches the answer directly or through later parts"
+    "a part that does the same in both runs, such as one that finds a place which the pair leaves where it is (of "
+    "planted parts that are needed and do so, 0 % are flagged); whether a part reaches the answer directly or through "
+    "later parts"
 )
 ONE_WAY = {"clean_into_corrupt": "that the part is needed", "corrupt_into_clean": "that the part is enough"}
 SAME = 1e-6

@@ -39,7 +39,8 @@ DIRECTIONS = {
     "clean_into_corrupt": "positive: the score rises when the corrupt run reads the clean contribution",
 }
 DOES_NOT_SHOW = (
-    "what a part does with what it reads; an edge whose work another one does as well, or whose effect another undoes; "
+    "what a part does with what it reads; a part that does the same in both runs (of planted parts that are needed and "
+    "do so, 0 % are flagged); an edge whose work another one does as well, or whose effect another undoes; "
     "nor effects of several edges together, which do not add up, because LayerNorm, attention and MLPs are not linear"
 )
 

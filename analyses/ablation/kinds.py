@@ -27,8 +27,10 @@ DOES_NOT_SHOW = (
     "and what is lost includes all that later parts made of it"
 )
 OF_THE_KIND = {
-    "zero": "zeros may be far from anything the part ever writes, and upset the rest",
-    "mean": "what the part writes in every item of a layout alike stays in place",
+    "zero": "zeros may be far from anything the part ever writes, and upset the rest; of planted parts whose twin does "
+    "the same they flag 0 %",
+    "mean": "what the part writes in every item of a layout alike stays in place; of planted parts whose twin does the "
+    "same it flags 0 %",
     "resample": "the other item's activation brings its own information, which can mislead more than none",
     "counterfactual": "a part shows only as far as it carries what the pair changes",
     "identity_affine": "later parts then also read sizes that they were not trained with, and the normalisation stays",

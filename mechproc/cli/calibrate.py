@@ -29,27 +29,44 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("results/calibration.json"), help="default: results/calibration.json"
     )
+    parser.add_argument(
+        "--join", nargs="+", type=Path, metavar="FILE", help="measure nothing: put the cells of these outputs into one"
+    )
     parser.add_argument("--page", type=Path, help="also write the table into this page, such as docs/calibration.md")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure what is missing, print the table and write the Result."""
-    from analyses.planted import calibrate
-    from analyses.planted.journal import FileJournal
+    """Measure what is missing, or join what was measured, print the table and write the Result."""
+    from analyses.planted.join import joined
     from analyses.planted.page import markdown, write
     from mechproc.errors import require
-    from mechproc.threads import one_thread
+    from mechproc.result import Result
 
     for name in ("plantings", "calibration"):
         n = getattr(args, name)
         require(1 <= n <= MOST_PLANTINGS, f"n_{name}", n, f"1 to {MOST_PLANTINGS:,}")
 
+    result = joined([Result.load(path) for path in args.join]) if args.join else _measured(args)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    result.save(args.out)
+    print(f"{markdown(result)}\n\n{args.out}")
+    if args.page:
+        write(args.page, result)
+        print(args.page)
+    return 0
+
+
+def _measured(args: argparse.Namespace) -> Any:
+    from analyses.planted import calibrate
+    from analyses.planted.journal import FileJournal
+    from mechproc.threads import one_thread
+
     journal = FileJournal(args.out.with_suffix(".jsonl"))
     if len(journal):
         print(f"{journal.path}: {len(journal)} measurements of the same code are there", flush=True)
     with one_thread():
-        result = calibrate.run(
+        return calibrate.run(
             args.methods,
             args.families,
             n_plantings=args.plantings,
@@ -58,13 +75,6 @@ def run(args: argparse.Namespace) -> int:
             first_seed=args.first_seed,
             journal=journal,
         )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    result.save(args.out)
-    print(f"{markdown(result)}\n\n{args.out}")
-    if args.page:
-        write(args.page, result)
-        print(args.page)
-    return 0
 
 
 def _setting(text: str) -> tuple[str, Any]:
