@@ -49,7 +49,7 @@ def joined(results: Sequence[Result]) -> Result:
         allowed = "Results of mechproc calibrate"
         require(result.axes == ("cell", "quantity") and "cells" in result.metadata, "join", result.name, allowed)
         quantities = list(result.coordinates["quantity"])
-        require(quantities == list(QUANTITIES), "quantities of a joined calibration", quantities, list(QUANTITIES))
+        require(quantities == list(QUANTITIES), "quantities of a joined calibration", quantities, str(list(QUANTITIES)))
         for field in SAME:
             first = results[0].metadata[field]
             require(result.metadata[field] == first, f"{field} of a joined calibration", result.metadata[field], first)
