@@ -217,7 +217,7 @@ def _size(scale: str | None, n_seeds: int | None) -> dict[str, Any]:
 
 
 def _computed(name: str, called: Signature, part: list[Group], arguments: dict[str, Any]) -> Result:
-    if called.procedure is not None:
+    if called.procedure is not None or called.of_groups is not None:
         for group in part:
             _check_fit(group)
     run = function(name)

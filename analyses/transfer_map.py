@@ -89,7 +89,11 @@ def run(study: Study, store: Store, rule: str = "set") -> Result:
             "complete": counts,
             "gain": complete,
             "random": random,
-            "warnings": [*_incomplete(counts, len(needed)), *_warnings(complete, rule)],
+            "warnings": [
+                *_incomplete(counts, len(needed)),
+                *study.notes(store, arm(rule, EVERYTHING)),
+                *_warnings(complete, rule),
+            ],
         },
     )
 
