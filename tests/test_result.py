@@ -114,7 +114,18 @@ def test_select_finds_the_metadata_that_stack_kept_apart():
     stacked = stack({"x": first, "y": second}, "arm")
     assert stacked.select(arm="y").metadata == {"ablation": "zero"}
     assert stacked.select(arm=["y"]).metadata == stacked.metadata
+    assert stacked.metadata == {"arm": {"x": {"ablation": "mean"}, "y": {"ablation": "zero"}}}
     assert make(metadata={"item": {"a": 1, "b": 2}}).select(item="a").metadata == {"item": {"a": 1, "b": 2}}
+
+
+def test_stack_keeps_what_all_share_and_every_warning():
+    known = {"intact": {"0": 0.5}, "metric": "accuracy"}
+    first = make(metadata={**known, "n": 1, "warnings": ["below its baseline"]}).select(seed=0)
+    second = make(metadata={**known, "n": 2}).select(seed=0)
+    stacked = stack({"x": first, "y": second}, "arm")
+    assert stacked.warnings == ["below its baseline"] and "Intact accuracy 50.0 %." in str(stacked).splitlines()
+    assert stacked.select(arm="x").metadata == first.metadata
+    assert stacked.select(arm="y").metadata == {**second.metadata, "warnings": []}
 
 
 class Html(HTMLParser):

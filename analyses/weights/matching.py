@@ -93,7 +93,8 @@ def check_same_shape(first: Matrices, second: Matrices) -> None:
     """Raise a ``ConfigError`` unless the two models can be laid over each other."""
     for field in SHAPE:
         ours, theirs = getattr(first.cfg, field), getattr(second.cfg, field)
-        require(ours == theirs, field, theirs, f"{ours}, as in the other model: both must have embeddings for the same")
+        require(ours == theirs, field, theirs, f"{ours}, as of the other model: weights of two shapes have no line between "
+                "them, nor have models of other tokens or another context")  # fmt: skip
 
 
 def laid_over(first: Matrices, second: Matrices, *, turned: bool = True) -> Match:
