@@ -45,10 +45,8 @@ def change(models: Models, starts: Models, parts: Sequence[str] | None = None) -
     require(list(after) == list(before), "starts", list(before), f"one for each of the seeds {list(after)}")
     cfg = ModelConfig.from_dict(next(iter(after.values())).cfg.to_dict())
     ours, theirs = (next(iter(each.values())).cfg.to_dict() for each in (after, before))
-    for field in ours:
-        require(
-            ours[field] == theirs[field], f"{field} of the starts", theirs[field], f"{ours[field]!r}, as of the models"
-        )
+    for field, mine in ours.items():
+        require(mine == theirs[field], f"{field} of the starts", theirs[field], f"{mine!r}, as of the models")
     rows = change_parts(cfg) if parts is None else list(parts)
     require(bool(rows) and len(set(rows)) == len(rows), "parts", rows, "at least one part, each once")
     selections = {part: select(part, cfg) for part in rows}
