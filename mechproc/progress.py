@@ -62,8 +62,8 @@ class Lines:
 
     def _line(self, spent: float) -> str:
         of = f" of {self.total:,}" if self.total else ""
-        known = self.total and 0 < self.n < self.total
-        left = f", about {clock(spent / self.n * (self.total - self.n))} left" if known else ""
+        rest = self.total - self.n if self.total and self.n > 0 else 0
+        left = f", about {clock(spent / self.n * rest)} left" if rest > 0 else ""
         units = self.unit if self.n == 1 and self.total in (None, 1) else f"{self.unit}s"
         return f"  {self.what}: {self.n:,}{of} {units} after {clock(spent)}{left}{self.more}"
 

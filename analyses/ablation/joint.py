@@ -43,9 +43,12 @@ def shapley(
     Every coalition of up to 10 parts is ablated, 2^n in all; the exact Shapley value of a part is the mean of what its
     ablation costs after those of the parts before it, over all orders (``mechproc.statistics.shapley``). The values of
     a seed add up to ``metadata["together"]``, what ablating all of them costs, so that twins of which either is enough
-    share what neither shows alone. ``metadata["alone"]`` has what each costs by itself. ``parts=None`` stands for the
-    attention and the MLP of each layer. Other arguments are those of ``run``. Errors: those of ``run``; ``ConfigError``
-    for more than 10 parts, ``PartError`` for parts that overlap.
+    share what neither shows alone. ``metadata["alone"]`` has what each costs by itself.
+
+    - ``parts``: at most 10 that do not overlap; by default the attention and the MLP of each layer.
+
+    Other arguments are those of ``run``. Errors: those of ``run``; ``ConfigError`` for more than 10 parts,
+    ``PartError`` for parts that overlap.
     """
     cfg = next(iter(by_seed(models).values())).cfg
     rows = [part for part in layer_parts(cfg) if part.startswith("L")] if parts is None else list(parts)

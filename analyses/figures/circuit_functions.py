@@ -33,7 +33,7 @@ def circuit_functions(found: Result, *, title: str = "") -> go.Figure:
     columns: list[tuple[int, Label]] = []
     blocks, counts, ends = [], [], []
     for number in range(len(groups)):
-        here = np.flatnonzero(np.isfinite(values[:, number]).any(axis=0))
+        here = np.flatnonzero(np.isfinite(values[:, number]).any(axis=0)).tolist()
         block = values[:, number, here]
         counts.append([f"{n} of {len(here)}" for n in np.count_nonzero(block, axis=1)])
         blocks += [np.where(block == 0, np.nan, block), np.full((len(edges), 1), np.nan)]

@@ -9,8 +9,11 @@ from analyses.planted.symmetries import disguised
 from analyses.weights import circuit, spectrum
 from analyses.weights.spectra import MEASURES, ranks
 from mechproc.errors import ConfigError, PartError
+from mechproc.model.config import ModelConfig
 from mechproc.model.convert import folding
 from mechproc.model.hooked import HookedTransformer
+from mechproc.model.state import init_state
+from mechproc.procedures import get
 
 from ..conftest import D_VOCAB, LOGIT, planted
 from .conftest import CFG, model, random_state
