@@ -116,6 +116,7 @@ def run(
         metadata={
             **settings,
             **standing(procedure, chosen.items, accuracy, "logit_diff"),
+            "metric": "logit_diff",
             "rule": {"quantile": QUANTILE, "floor": FLOOR} if threshold is None else {"threshold": threshold},
             "n_pairs": len(chosen.items),
             "n_pairs_evaluated": len(judged_on),

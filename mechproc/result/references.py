@@ -26,7 +26,8 @@ def reference_scores(result: Result) -> list[str]:
     best attainable score) and ``baselines``: by name, the scores of predictors that do not know the rule; or these for
     each label of an axis.
     """
-    metric = str(result.metadata.get("metric", "accuracy")).replace("logit_diff", "logit difference")
+    unnamed = "accuracy" if result.unit == "fraction" else "score"
+    metric = str(result.metadata.get("metric", unnamed)).replace("logit_diff", "logit difference")
     parts = []
     for key, run in RUNS.items():
         of_seed = result.metadata.get(key)
