@@ -17,6 +17,7 @@ ANALYSES = {
     "logit-lens": "logits.lens",
     "path-patching": "path_patching.run",
     "circuit": "circuit.run",
+    "circuit-functions": "circuit.compare",
     "probing": "probing.run",
     "probing-causal": "probing.causal_effect",
     "spectrum": "weights.spectrum",

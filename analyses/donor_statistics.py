@@ -7,17 +7,19 @@ head: a head's index means nothing across models.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from analyses import attention
-from analyses.models import Models, by_seed, sized_threads
+from analyses.models import Models, by_seed, sized_threads, untrained
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
-from mechproc.result import Result, Where
+from mechproc.result import Label, Result, Where
 
 ATTENTION = {
     "previous token": "highest attention of any head to the token before, on random tokens that are repeated once",
@@ -37,6 +39,8 @@ ABOUT = ATTENTION | WEIGHTS
 FRESH = 0.02
 """Standard deviation of fresh weights."""
 N_ITEMS = 64
+N_UNTRAINED = 3
+"""Untrained models whose statistics are what those of a model are held against."""
 
 
 @sized_threads
@@ -45,32 +49,44 @@ def run(models: Models, n_items: int = N_ITEMS, seed: int = 0) -> Result:
 
     Which they are, and what each is, stands in ``ABOUT``. ``n_items`` sequences of repeated tokens, drawn from
     ``seed``, as long as the context allows, at most 64 tokens. Of a model that reads vectors the attention scores are
-    undefined.
+    undefined. ``metadata["baselines"]`` has by statistic the mean of untrained models of the same shape.
     """
     found = by_seed(models)
     cfg = next(iter(found.values())).cfg
     require(n_items >= 1, "n_items", n_items, "at least 1")
-    values = np.full((len(found), len(ABOUT)), np.nan)
     undefined: list[tuple[Where, str]] = []
-    if cfg.input == "tokens":
-        items, masks = repeated(cfg, n_items, seed)
-        scores = attention.scores(found, items, masks).values  # [mask, layer, head, seed]
-        values[:, : len(ATTENTION)] = scores.max(axis=(1, 2)).T
-    else:
+    if cfg.input != "tokens":
         undefined = [({"statistic": name}, "the model reads vectors, not tokens") for name in ATTENTION]
-    for row, model in enumerate(found.values()):
-        values[row, len(ATTENTION) :] = _weights(model)
+    fresh = _values(by_seed(untrained(cfg, N_UNTRAINED)), n_items, seed).mean(axis=0)
     return Result(
         name="statistics of the model",
-        values=values,
+        values=_values(found, n_items, seed),
         axes=("seed", "statistic"),
         coordinates={"seed": list(found), "statistic": list(ABOUT)},
-        unit="fraction",
-        direction="higher: as each statistic says",
+        unit="norm: of fresh weights; stable rank: directions; others: fraction",
+        direction="higher: more of what the statistic measures",
         what_it_does_not_show="that a model works as a statistic suggests, or that its parts help elsewhere",
         undefined=undefined,
-        metadata={"about": ABOUT, "n_items": n_items if cfg.input == "tokens" else 0},
-    )
+        metadata={
+            "about": ABOUT,
+            "n_items": n_items if cfg.input == "tokens" else 0,
+            "baselines": {name: {f"mean of {N_UNTRAINED} untrained models": float(value)}
+                          for name, value in zip(ABOUT, fresh, strict=True) if np.isfinite(value)},
+        },
+    )  # fmt: skip
+
+
+def _values(models: Mapping[Label, HookedTransformer], n_items: int, seed: int) -> np.ndarray:
+    """Float64 [model, statistic]; NaN for attention scores of models that read vectors."""
+    cfg = next(iter(models.values())).cfg
+    values = np.full((len(models), len(ABOUT)), np.nan)
+    if cfg.input == "tokens":
+        items, masks = repeated(cfg, n_items, seed)
+        scores = attention.scores(models, items, masks).values  # [mask, layer, head, seed]
+        values[:, : len(ATTENTION)] = scores.max(axis=(1, 2)).T
+    for row, model in enumerate(models.values()):
+        values[row, len(ATTENTION) :] = _weights(model)
+    return values
 
 
 def repeated(cfg: ModelConfig, n_items: int, seed: int) -> tuple[Items, dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mechproc import __version__
 from mechproc.config import digest, nearest
 from mechproc.errors import ConfigError, StoreError, require
 from mechproc.procedures import Procedure
+from mechproc.progress import progress
 from mechproc.result import Label, Result, stack
 from mechproc.runs.store import Store
 from mechproc.studies.registry import load
@@ -57,6 +58,8 @@ class Kept:
     """How long it took; ``None`` where it was read."""
     missing: tuple[Label, ...]
     """Seeds of a study that are not trained yet."""
+    absent: tuple[str, ...] = ()
+    """Arms of the study of which no run is trained yet, and no Result is here."""
 
 
 def analyse(
@@ -100,7 +103,7 @@ def analyse(
     else:
         asked = _of_models(name, called, models, changed, store, procedure, scale, n_seeds)
     code = digest([__version__, sources(name)])
-    return [_kept(each, Path(folder) / name, code, again) for each in asked]
+    return [_kept(each, Path(folder) / name, code, again) for each in _watched(asked, name)]
 
 
 # ---- inside ----------------------------------------------------------------------------------------------------------
@@ -117,6 +120,12 @@ class _Asked:
     """What is written down beside it."""
     compute: Callable[[], Result]
     missing: tuple[Label, ...]
+    absent: tuple[str, ...] = ()
+
+
+def _watched(asked: list[_Asked], name: str) -> Iterable[_Asked]:
+    """With the progress over all Results, where they are several: of each one alone the analysis tells."""
+    return progress(asked, name, "Result") if len(asked) > 1 else asked
 
 
 def _kept(asked: _Asked, folder: Path, code: str, again: bool) -> Kept:
@@ -126,14 +135,14 @@ def _kept(asked: _Asked, folder: Path, code: str, again: bool) -> Kept:
         with contextlib.suppress(StoreError):  # what is damaged is computed again
             result = Result.load(path)
             if result.metadata.get("request", {}).get("code") == code:
-                return Kept(asked.title, result, path, None, asked.missing)
+                return Kept(asked.title, result, path, None, asked.missing, asked.absent)
     started = time.monotonic()
     result = asked.compute()
     request = {**asked.request, **asked.about, "code": code}
     result = dataclasses.replace(result, metadata={**result.metadata, "request": request})
     folder.mkdir(parents=True, exist_ok=True)
     result.save(path)
-    return Kept(asked.title, result, path, time.monotonic() - started, asked.missing)
+    return Kept(asked.title, result, path, time.monotonic() - started, asked.missing, asked.absent)
 
 
 def _of_models(
@@ -181,6 +190,7 @@ def _of_groups(
         about={"analysis": name, "command": _command(name, list(models), settings | size)},
         compute=functools.partial(_computed, name, called, part, arguments),
         missing=tuple(dict.fromkeys(seed for group in part for seed in group.missing)),
+        absent=tuple(dict.fromkeys(arm for group in part for arm in group.absent)),
     )
 
 
@@ -217,7 +227,7 @@ def _size(scale: str | None, n_seeds: int | None) -> dict[str, Any]:
 
 
 def _computed(name: str, called: Signature, part: list[Group], arguments: dict[str, Any]) -> Result:
-    if called.procedure is not None:
+    if called.procedure is not None or called.of_groups is not None:
         for group in part:
             _check_fit(group)
     run = function(name)

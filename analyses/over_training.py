@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from analyses import attention, probing, weights
 from analyses.checkpoint_gains import gains
 from analyses.interventions.metrics import METRICS, scored_tokens
 from analyses.interventions.patch import run_with_activations
+from analyses.interventions.standing import standing
 from analyses.models import Models, batches, by_seed, sized_threads
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
@@ -76,6 +78,7 @@ def run(
         require(name in rule.latent_names, "latents", name, f"some of {', '.join(rule.latent_names)}")
     found: dict[str, dict[int, np.ndarray]] = {}
     masks = rule.attention_targets(items)
+    uniform: dict[str, float] = {}
     heads: dict[int, np.ndarray] = {}
     for step, models in progress(of_step.items(), "checkpoints"):
         rows = _accuracies(models, items, chosen)
@@ -84,7 +87,9 @@ def run(
             rows |= _probes(models, rule, chosen, seed, len(items))
         here = [seeds.index(label) for label in models]
         if masks:
-            heads[step] = _spread(attention.scores(models, items, masks).values, here, len(seeds))
+            scores = attention.scores(models, items, masks)
+            uniform = scores.metadata["uniform"]
+            heads[step] = _spread(scores.values, here, len(seeds))
         for name, values in rows.items():
             found.setdefault(name, {})[step] = _spread(values, here, len(seeds))
     if heads:
@@ -92,6 +97,7 @@ def run(
     cfg = next(iter(next(iter(of_step.values())).values())).cfg
     transferred, warnings = gains(records, rule, cfg, list(of_step), seeds)
     measures = found | transferred
+    known = standing(rule, items, _at_the_end(found["accuracy"], seeds), "accuracy")
     nothing = np.full(len(seeds), np.nan)
     values = np.stack([np.stack([rows.get(step, nothing) for step in of_step]) for rows in measures.values()])
     return Result(
@@ -103,8 +109,12 @@ def run(
         direction="higher: more of it is there",
         what_it_does_not_show=f"{DOES_NOT_SHOW}.",
         undefined=_undefined(values, list(measures)),
-        metadata={"procedure": rule.to_dict(), "seed": seed, "n_items": len(items), "warnings": warnings},
-    )
+        metadata={
+            "procedure": rule.to_dict(), "seed": seed, "n_items": len(items),
+            "baselines": _baselines(known, uniform, list(found)),
+            "warnings": [*known["warnings"], *warnings],
+        },
+    )  # fmt: skip
 
 
 def changes(found: Result, smallest: float = SMALLEST) -> Result:
@@ -199,6 +209,24 @@ def _probes(
     read = probing.run(models, rule, latents, [site], positions="scored", seed=seed, n_items=n_items)
     rows = {f"probe: {name}": read.select(quantity="selectivity", site=site, latent=name).values for name in latents}
     return {name: values for name, values in rows.items() if np.isfinite(values).any()}
+
+
+def _at_the_end(accuracy: dict[int, np.ndarray], seeds: list[Label]) -> dict[str, float]:
+    """The accuracy of each seed at its last step."""
+    last = {seed: [float(of[n]) for of in accuracy.values() if np.isfinite(of[n])][-1] for n, seed in enumerate(seeds)}
+    return {str(seed): score for seed, score in last.items()}
+
+
+def _baselines(known: dict[str, Any], uniform: dict[str, float], measures: list[str]) -> dict[str, dict[str, float]]:
+    """What measures are to be held against, by measure: predictors without the rule, and uniform attention."""
+    best, levels = known.get("best_baseline"), {}
+    if best:
+        levels = {f"best baseline ({best['name']})": best["accuracy"]}
+    if "ceiling" in known:
+        levels["best attainable"] = known["ceiling"]
+    found = {"accuracy": levels} if levels else {}
+    of_heads = {f"head: {target}": {"uniform attention": share} for target, share in uniform.items()}
+    return found | {name: of for name, of in of_heads.items() if name in measures}
 
 
 def _add_heads(found: dict[str, dict[int, np.ndarray]], heads: dict[int, np.ndarray], masks: list[str]) -> None:

@@ -72,8 +72,18 @@ def run(study: Study, store: Store, target: Target = "shapley", *, seed: int = 0
     result = agreement.run(Map(measured, of_runs), others, seed)
     warnings = [f"{rule}: {sentence}" for rule, each in found.items() for sentence in each.warnings]
     warnings += [sentence for rule in rules if (sentence := _without(study, rule, donors[rule]))]
-    metadata = {**result.metadata, "target": target, "seed": seed, "n_items": n_items, "warnings": warnings}
+    metadata = {
+        **result.metadata, "target": target, "seed": seed, "n_items": n_items, "warnings": warnings,
+        "sentences": [_means(result)],
+    }  # fmt: skip
     return dataclasses.replace(result, name=f"agreement with the map {target!r}", metadata=metadata)
+
+
+def _means(found: Result) -> str:
+    """The mean of each map over cases, with its p."""
+    mean, p = found.metadata["mean"], found.metadata["p"]
+    each = ", ".join(f"{name} {mean[name]:.2f} (p = {p[name]:.2g})" for name in mean)
+    return f"Means over cases: {each}; p: the share of arrangements of the part labels with a mean as high."
 
 
 def _known_rules() -> list[str]:

@@ -50,6 +50,8 @@ class Group:
     """The names that stand for it."""
     missing: tuple[Label, ...] = ()
     """Seeds of a study that are not trained yet."""
+    absent: tuple[str, ...] = ()
+    """Other arms of the study, of which no run is trained yet."""
     kept: Mapping[Label, Kept] = dataclasses.field(default_factory=dict)
     """The models at the steps of which weights are kept, by seed and step; each is read when it is called for."""
     step: int | None = None
@@ -88,7 +90,7 @@ def groups(
             require(not twice, f"models of {group.name}", twice, "each seed once")
             spelled = (*found[key].spelled, name) if key in found else group.spelled
             kept = {**found[key].kept, **group.kept} if key in found else group.kept
-            found[key] = Group(group.name, {**known, **group.models}, used, spelled, group.missing, kept)
+            found[key] = Group(group.name, {**known, **group.models}, used, spelled, group.missing, group.absent, kept)
     return list(found.values())
 
 
@@ -214,9 +216,10 @@ def _of_study(
     arms = [arm for arm in study.arms if fnmatch.fnmatchcase(arm, pattern)]
     require(bool(arms), "arm", pattern, f"one of {', '.join(study.arms)}, or a pattern such as 'set*'")
     found = []
-    for arm in arms:
+    trained = {arm: {s: run for s, run in study.by_arm[arm].items() if store.has_weights(run)} for arm in arms}
+    absent = tuple(arm for arm, here in trained.items() if not here)
+    for arm, here in trained.items():
         runs = study.by_arm[arm]
-        here = {seed: run for seed, run in runs.items() if store.has_weights(run)}
         models: dict[Label, HookedTransformer] = {}
         for seed, run in here.items():
             weights = store.model(run) if step is None else store.checkpoint(run, step)
@@ -228,7 +231,7 @@ def _of_study(
             spelled = f"{name}:{arm}" + ("" if step is None else f"@{step}")
             ends = here if step is None else {}
             kept: dict[Label, Kept] = {seed: _kept(store.folder(run), models[seed]) for seed, run in ends.items()}
-            found.append(Group(f"{study.name}: {arm}{at}", models, rule, (spelled,), left, kept))
+            found.append(Group(f"{study.name}: {arm}{at}", models, rule, (spelled,), left, absent, kept))
     command = f"mechproc study run {name} trains them"
     require(bool(found), "models", name, f"a study with weights of complete runs in {store.root}; {command}")
     return found

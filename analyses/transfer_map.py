@@ -21,7 +21,7 @@ from mechproc.result import Result, Where
 from mechproc.runs.store import Store
 from mechproc.statistics.shapley import coalitions, shapley_values
 from mechproc.studies.study import Study
-from mechproc.studies.transfer_map import MEASURE, PLAYERS, WRONG_RULE, arm
+from mechproc.studies.transfer_map import MEASURE, PLAYERS, TASK, WRONG_RULE, arm
 
 MAPS = ("alone", "removed", "shapley", "alone, permuted", "alone, wrong")
 EVERYTHING = frozenset(PLAYERS)
@@ -41,9 +41,10 @@ def run(study: Study, store: Store, rule: str = "set") -> Result:
 
     Errors: ``ConfigError`` for a rule that the study has no donors of.
     """
-    known = [name for name in study.arms if name == arm(rule, EVERYTHING)]
-    rules = sorted({name.removeprefix("haystack: ").split(",")[0] for name in study.arms})
-    require(bool(known), "rule", rule, f"one whose donors the study has, of {', '.join(rules)}")
+    named = {name.removeprefix(f"{TASK}: ").split(",")[0] for name in study.arms}
+    rules = sorted(each for each in named if arm(each, EVERYTHING) in study.by_arm)
+    require(bool(rules), "study", study.name, "a transfer map, with arms of all parts of a rule")
+    require(rule in rules, "rule", rule, f"one of which the study moves all parts: {', '.join(rules)}")
     areas = study.scores(store, MEASURE)
     by_arm = dict(zip(areas.coordinates["arm"], areas.values, strict=True))
     n_seeds = len(study.seeds)
@@ -89,7 +90,11 @@ def run(study: Study, store: Store, rule: str = "set") -> Result:
             "complete": counts,
             "gain": complete,
             "random": random,
-            "warnings": [*_incomplete(counts, len(needed)), *_warnings(complete, rule)],
+            "warnings": [
+                *_incomplete(counts, len(needed)),
+                *study.notes(store, arm(rule, EVERYTHING)),
+                *_warnings(complete, rule),
+            ],
         },
     )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -113,7 +114,18 @@ def test_select_finds_the_metadata_that_stack_kept_apart():
     stacked = stack({"x": first, "y": second}, "arm")
     assert stacked.select(arm="y").metadata == {"ablation": "zero"}
     assert stacked.select(arm=["y"]).metadata == stacked.metadata
+    assert stacked.metadata == {"arm": {"x": {"ablation": "mean"}, "y": {"ablation": "zero"}}}
     assert make(metadata={"item": {"a": 1, "b": 2}}).select(item="a").metadata == {"item": {"a": 1, "b": 2}}
+
+
+def test_stack_keeps_what_all_share_and_every_warning():
+    known = {"intact": {"0": 0.5}, "metric": "accuracy"}
+    first = make(metadata={**known, "n": 1, "warnings": ["below its baseline"]}).select(seed=0)
+    second = make(metadata={**known, "n": 2}).select(seed=0)
+    stacked = stack({"x": first, "y": second}, "arm")
+    assert stacked.warnings == ["below its baseline"] and "Intact accuracy 50.0 %." in str(stacked).splitlines()
+    assert stacked.select(arm="x").metadata == first.metadata
+    assert stacked.select(arm="y").metadata == {**second.metadata, "warnings": []}
 
 
 class Html(HTMLParser):
@@ -209,6 +221,29 @@ def test_long_tables_are_cut_and_say_so():
     text = str(long).splitlines()
     assert text[2].split() == ["part", "item", *(word for seed in range(3) for word in ("seed", str(seed)))]
     assert text[-2] == "... and 20 more rows"
+
+
+def test_a_long_table_leaves_out_what_has_nothing_to_read():
+    values = np.zeros((3, 3, 20))
+    values[:, :, 5], values[1, 1, 6] = np.nan, 0.5
+    ended = [({"item": 5}, "the item has ended")]
+    long = make(values=values, undefined=ended, coordinates=make().coordinates | {"item": list(range(20))})
+    text = str(long)
+    assert "... and 17 more rows" in text and "3 rows without a value are left out." in text
+    sparse = dataclasses.replace(long, metadata={"zero": "not in the circuit", "sentences": ["One cell counts."]})
+    lines = str(sparse).splitlines()
+    assert lines[3].split() == ["L0.mlp", "6", "0", "0.5", "0"]
+    assert lines[4:6] == ["59 rows without a value or a value other than 0 (not in the circuit) are left out.",
+                          "item 5 undefined: the item has ended"]  # fmt: skip
+    assert lines[6] == "One cell counts." and "One cell counts." in sparse._repr_html_()
+
+
+def test_the_scores_of_two_runs_are_what_an_exchange_is_held_against():
+    ends = {"metric": "logit_diff", "clean": {"0": 3.0, "1": 4.5}, "corrupt": {"0": -2.0, "1": -2.0}}
+    told = reference_scores(make(metadata=ends, unit="logits (recovery: fraction)"))
+    assert told == [
+        "Logit difference of the clean run 3 logits to 4.5 logits; logit difference of the corrupt run -2 logits."
+    ]
 
 
 def test_values_are_a_read_only_copy():

@@ -45,8 +45,8 @@ def compare(
 
     A cell where an ablation means nothing is undefined, with the part table's reason. ``parts=None`` stands for the
     embeddings, every head with its QK and OV, and every MLP; and every LayerNorm, where a kind is one of theirs. Other
-    arguments are those of ``run``, ``parts`` may name sets of rows as there; what
-    differs in ``run``'s metadata stands under ``metadata["ablation"]``.
+    arguments are those of ``run``, ``parts`` may name sets of rows as there; what differs in ``run``'s metadata stands
+    under ``metadata["ablation"]``.
     """
     of_seed = by_seed(models)
     cfg = next(iter(of_seed.values())).cfg
@@ -74,8 +74,7 @@ def compare(
         maps[ask.kind] = result_of(ask, of_kind, procedure, measured).reindex("part", rows)
     shared = {"name": measured.change, "what_it_does_not_show": f"{DOES_NOT_SHOW}."}
     joined = stack({k: dataclasses.replace(r, **shared) for k, r in maps.items()}, "ablation")
-    warnings = next((each.warnings for each in maps.values() if each.warnings), [])  # the kinds share models and rule
-    return dataclasses.replace(joined, undefined=undefined, metadata={**joined.metadata, "warnings": warnings})
+    return dataclasses.replace(joined, undefined=undefined)
 
 
 def _draw(items: Any, seed: int, n: int, split: str) -> Items:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from analyses.ablation.kinds import OF_THE_KIND, Kind, kind_of, rows_of, sites_u
 from analyses.ablation.run import effects
 from analyses.interventions.items import Pairs
 from analyses.interventions.metrics import Function, Metric
+from analyses.matrices import layer_parts
 from analyses.models import Models, by_seed, sized_threads
 from mechproc.errors import PartError, require
 from mechproc.model.config import ModelConfig
 from mechproc.model.parts import Site, select
 from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Result, Where
+from mechproc.result.references import spelled_score
 from mechproc.statistics.shapley import coalitions, shapley_values
 
 MOST = 10
@@ -31,7 +33,7 @@ MOST = 10
 def shapley(
     models: Models,
     items: Procedure | Items | Pairs,
-    parts: Sequence[str],
+    parts: Sequence[str] | None = None,
     ablation: Kind = "mean",
     metric: str | Metric | Function = "loss",
     **settings: Any,
@@ -41,11 +43,15 @@ def shapley(
     Every coalition of up to 10 parts is ablated, 2^n in all; the exact Shapley value of a part is the mean of what its
     ablation costs after those of the parts before it, over all orders (``mechproc.statistics.shapley``). The values of
     a seed add up to ``metadata["together"]``, what ablating all of them costs, so that twins of which either is enough
-    share what neither shows alone. ``metadata["alone"]`` has what each costs by itself. Other arguments are those of
-    ``run``. Errors: those of ``run``; ``ConfigError`` for more than 10 parts, ``PartError`` for parts that overlap.
+    share what neither shows alone. ``metadata["alone"]`` has what each costs by itself.
+
+    - ``parts``: at most 10 that do not overlap; by default the attention and the MLP of each layer.
+
+    Other arguments are those of ``run``. Errors: those of ``run``; ``ConfigError`` for more than 10 parts,
+    ``PartError`` for parts that overlap.
     """
     cfg = next(iter(by_seed(models).values())).cfg
-    rows = list(parts)
+    rows = [part for part in layer_parts(cfg) if part.startswith("L")] if parts is None else list(parts)
     require(0 < len(set(rows)) == len(rows) <= MOST, "parts", rows, f"1 to {MOST} parts, each once")
     groups = [group for group in coalitions(rows) if group]
     for part, other in itertools.combinations(rows, 2):
@@ -58,6 +64,7 @@ def shapley(
     values = np.concatenate([np.zeros((1, lost.values.shape[1])), lost.values])  # without anything ablated: no loss
     shares = shapley_values(values, len(rows))
     seeds = [str(seed) for seed in lost.coordinates["seed"]]
+    together_cost = dict(zip(seeds, lost.values[-1].tolist(), strict=True))
     alone = {part: dict(zip(seeds, lost.select(part=part).values.tolist(), strict=True)) for part in rows}
     return dataclasses.replace(
         lost,
@@ -65,13 +72,17 @@ def shapley(
         values=shares,
         coordinates={"part": rows, "seed": lost.coordinates["seed"]},
         direction="positive: the part carries some of what is lost without all of them",
-        what_it_does_not_show="whether a part works alone or only with others: hold the value against "
-        f"metadata['alone']; {OF_THE_KIND[kind]}.",
+        what_it_does_not_show="whether a part works alone or only with others: hold the value against what it costs "
+        f"alone; {OF_THE_KIND[kind]}.",
         metadata={
             **lost.metadata,
-            "together": dict(zip(seeds, lost.values[-1].tolist(), strict=True)),
+            "together": together_cost,
             "alone": alone,
             "n_coalitions": 2 ** len(rows),
+            "sentences": [
+                _costs("All of them cost", {"together": together_cost}, lost.unit),
+                _alone(alone, lost.unit),
+            ],
         },
     )
 
@@ -130,10 +141,23 @@ def pairs(
         "stand in for both; nor, where the score has reached its floor, how much more was to be lost; "
         f"{OF_THE_KIND[kind]}.",
         undefined=undefined,
-        metadata={**lost.metadata, "alone": alone},
+        metadata={**lost.metadata, "alone": alone, "sentences": [_alone(alone, lost.unit)]},
     )
 
 
 def _joint(parts: Iterable[str], cfg: ModelConfig, kind: str) -> tuple[Site, ...]:
     """The sites of several parts that are ablated together."""
     return sites_under(functools.reduce(operator.or_, (select(part, cfg) for part in parts)), cfg, kind)
+
+
+def _alone(alone: Mapping[str, Mapping[str, float]], unit: str) -> str:
+    return _costs("Each alone costs", alone, unit)
+
+
+def _costs(what: str, of_parts: Mapping[str, Mapping[str, float]], unit: str) -> str:
+    """What parts cost, lowest and highest over the seeds."""
+    each = []
+    for part, of_seed in of_parts.items():
+        low, high = (spelled_score(cost, unit) for cost in (min(of_seed.values()), max(of_seed.values())))
+        each.append(f"{part} {low}".strip() if low == high else f"{part} {low} to {high}".strip())
+    return f"{what} {', '.join(each)}."

@@ -65,7 +65,7 @@ def run(
     - ``pair``: the kind of minimal pair, such as ``"symbol"``;
     - ``controls``: kinds of pairs that change something the contrast does not ask about, such as ``"distractor value"``
       for ``"answer"``: they must leave in place what the model uses to find the answer;
-    - ``threshold``: logits; by default from the controls, for each model;
+    - ``threshold``: the smallest size of an edge (logits), by default from the controls, for each model;
     - ``seed``: of the pairs. Every model gets the same;
     - ``n_items``: how many pairs.
 
@@ -101,6 +101,8 @@ def run(
         if sender not in senders(cfg, receiver)
     ]
     accuracy = {label: facts.pop("accuracy") for label, facts in by_label.items()}
+    scores = {name: {label: facts["evaluation"][name] for label, facts in by_label.items()
+                     if not np.isnan(facts["evaluation"][name])} for name in MEASURES}  # fmt: skip
     procedure = items if isinstance(items, Procedure) else None
     return Result(
         name="edges of the circuit",
@@ -114,13 +116,15 @@ def run(
         metadata={
             **settings,
             **standing(procedure, chosen.items, accuracy, "logit_diff"),
+            "metric": "logit_diff",
             "rule": {"quantile": QUANTILE, "floor": FLOOR} if threshold is None else {"threshold": threshold},
             "n_pairs": len(chosen.items),
             "n_pairs_evaluated": len(judged_on),
             **{name: {label: facts[name] for label, facts in by_label.items()}
                for name in ("threshold", "controls", "clean", "corrupt")},
-            "evaluation": {name: {label: facts["evaluation"][name] for label, facts in by_label.items()
-                                  if not np.isnan(facts["evaluation"][name])} for name in MEASURES},
+            "evaluation": scores,
+            "zero": "not in the circuit",
+            "sentences": [_judged(scores, len(judged_on))],
         },
     )  # fmt: skip
 
@@ -160,6 +164,25 @@ def _found(
         threshold = max(FLOOR * abs(scores["clean"] - scores["corrupt"]), *sizes.values())
     kept = {edge: effect for edge, effect in effects.items() if effect != 0 and abs(effect) >= threshold}
     return connected(kept), {"threshold": threshold, "controls": sizes, **scores}
+
+
+def _judged(scores: dict[str, dict[str, float]], n_pairs: int) -> str:
+    """How good the circuits are, over the models: medians, and the lowest and highest."""
+
+    def of(measure: str) -> str:
+        values = list(scores[measure].values())
+        low, middle, high = (f"{value:.3g}" for value in (min(values), np.median(values), max(values)))
+        return middle if low == high else f"{middle} ({low} to {high})"
+
+    edges = f"Circuits of {of('edges')} edges"
+    if not scores["faithfulness"]:
+        return f"{edges}: none can be judged."
+    return (
+        f"{edges}, judged on {n_pairs} other pairs: alone they have {of('faithfulness')} of what the pairs change "
+        f"({of('faithfulness of random edges')} of as many random edges), without them "
+        f"{of('left without the circuit')} is left; incompleteness {of('incompleteness')}; the share of edges that "
+        f"matter is {of('minimality')}."
+    )
 
 
 def _halves(

@@ -7,16 +7,32 @@ puts there, is ``"L1 other"``. Edges between heads of one function are one edge.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from analyses import attention
 from analyses.circuit.find import circuits
 from analyses.circuit.graph import node_of
+from analyses.models import Models
 from mechproc.errors import require
+from mechproc.procedures.base import Procedure
 from mechproc.result import Label, Result
 
+N_LOOKED = 256
+"""Items on which the attention of the heads is measured."""
 NAMED = 0.5
 """The share of a head's attention, beyond uniform, that gives it the name of a target."""
 OTHER = "other"
+
+
+def looks(models: Models, procedure: Procedure, n_items: int = N_LOOKED) -> Result:
+    """Attention on the targets of the rule; and, where it has a source, on the token after the source."""
+    items = procedure.items(n_items)
+    masks = procedure.attention_targets(items)
+    if "source" in masks:
+        masks["after source"] = np.tril(np.roll(masks["source"], 1, axis=2))
+    return attention.scores(models, items, masks)
 
 
 def head_functions(scores: Result) -> dict[Label, dict[str, str]]:
@@ -51,19 +67,9 @@ def by_function(found: Result, scores: Result) -> Result:
     of the edges with this name carries, and 0 where a circuit has none. ``metadata["seeds"]`` counts the circuits that
     have the edge: an edge "in 7 of 10 seeds". Errors: ``ConfigError`` for ``scores`` of other seeds.
     """
-    graphs, functions = circuits(found), head_functions(scores)
+    functions = head_functions(scores)
     seeds = list(found.coordinates["seed"])
-    require(set(seeds) <= set(functions), "seeds of scores", list(functions), f"those of the circuits, {seeds}")
-    shares: dict[str, np.ndarray] = {}
-    for column, seed in enumerate(seeds):
-        change = found.metadata["clean"][str(seed)] - found.metadata["corrupt"][str(seed)]
-        for edge, effect in graphs[seed].effects.items():
-            names, node = functions[seed], node_of(edge.receiver)
-            read = "" if node == edge.receiver else f", {edge.receiver[-1]}"
-            name = f"{names.get(edge.sender, edge.sender)} → {names.get(node, node)}{read}"
-            row = shares.setdefault(name, np.zeros(len(seeds)))
-            share = effect / change
-            row[column] = share if abs(share) > abs(row[column]) else row[column]
+    shares = shares_of(found, functions)
     require(bool(shares), "found", found.name, "a circuit, at least, with an edge")
     rows = sorted(shares, key=lambda name: (-np.count_nonzero(shares[name]), -np.abs(shares[name]).max()))
     return Result(
@@ -84,6 +90,26 @@ def by_function(found: Result, scores: Result) -> Result:
     )
 
 
+def shares_of(found: Result, functions: Mapping[Label, Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """The share of the change that each edge carries, by its name and, float64 [seed], in each circuit.
+
+    Errors: ``ConfigError`` for a seed whose heads have no names.
+    """
+    graphs, seeds = circuits(found), list(found.coordinates["seed"])
+    require(set(seeds) <= set(functions), "seeds of scores", list(functions), f"those of the circuits, {seeds}")
+    shares: dict[str, np.ndarray] = {}
+    for column, seed in enumerate(seeds):
+        change = found.metadata["clean"][str(seed)] - found.metadata["corrupt"][str(seed)]
+        for edge, effect in graphs[seed].effects.items():
+            names, node = functions[seed], node_of(edge.receiver)
+            read = "" if node == edge.receiver else f", {edge.receiver[-1]}"
+            name = f"{names.get(edge.sender, edge.sender)} → {names.get(node, node)}{read}"
+            row = shares.setdefault(name, np.zeros(len(seeds)))
+            share = effect / change
+            row[column] = share if abs(share) > abs(row[column]) else row[column]
+    return shares
+
+
 def similarity(first: Result, second: Result) -> float:
     """How alike two sets of circuits are, 0 to 1: the weighted Jaccard index of their mean edges by function.
 
@@ -94,7 +120,11 @@ def similarity(first: Result, second: Result) -> float:
     for each in (first, second):
         require(each.name == "edges of circuits by function", "profile", each.name, "what by_function returns")
         sizes = np.abs(each.values).mean(1)
-        profiles.append(dict(zip(each.coordinates["edge"], sizes.tolist(), strict=True)))
-    names = {*profiles[0], *profiles[1]}
-    pairs = np.array([[profile.get(name, 0.0) for profile in profiles] for name in names])
-    return float(pairs.min(1).sum() / pairs.max(1).sum())
+        profiles.append(dict(zip([str(edge) for edge in each.coordinates["edge"]], sizes.tolist(), strict=True)))
+    return alike(*profiles)
+
+
+def alike(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    """The weighted Jaccard index of sizes by name; 0 where there is nothing at all."""
+    pairs = np.array([[sizes.get(name, 0.0) for sizes in (first, second)] for name in {*first, *second}])
+    return float(pairs.min(1).sum() / pairs.max(1).sum()) if pairs.any() else 0.0

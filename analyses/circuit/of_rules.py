@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from analyses import attention
 from analyses.circuit.find import circuits, run
+from analyses.circuit.functions import looks
 from analyses.circuit.maps import maps
 from analyses.interventions.items import Pairs, own_items
-from analyses.models import Models
 from mechproc.errors import require
 from mechproc.files import write_json
 from mechproc.pretrained import card, load_pretrained
@@ -31,8 +30,6 @@ CONTRASTS = {"identity": ["symbol"], "set": ["symbol", "skip"], "k-dyck": ["kind
 N_SEEDS = 8
 N_PAIRS = 32
 """Pairs that a circuit is found on, and as many that it is judged on."""
-N_LOOKED = 256
-"""Items on which the attention of the heads is measured."""
 BLOCK, MAX_BLOCKS = 256, 8
 """Items that pairs of ``skipped`` are looked for in, in so many blocks."""
 
@@ -59,15 +56,6 @@ def diagonals(rule: str, found: Result) -> dict[str, dict[str, float]]:
         }
         for seed, graph in circuits(found).items()
     }
-
-
-def looks(models: Models, procedure: Procedure, n_items: int = N_LOOKED) -> Result:
-    """Attention on the targets of the rule; and, where it has a source, on the token after the source."""
-    items = procedure.items(n_items)
-    masks = procedure.attention_targets(items)
-    if "source" in masks:
-        masks["after source"] = np.tril(np.roll(masks["source"], 1, axis=2))
-    return attention.scores(models, items, masks)
 
 
 def skipped(rule: Procedure, n: int, seed: int = 0) -> Pairs:

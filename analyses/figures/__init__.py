@@ -13,6 +13,7 @@ from analyses.figures.attention_pattern import attention_pattern
 from analyses.figures.attention_view import AttentionView, attention_view
 from analyses.figures.before_after import before_after
 from analyses.figures.choose import figures_of
+from analyses.figures.circuit_functions import circuit_functions
 from analyses.figures.circuit_graph import circuit_graph
 from analyses.figures.curves import curves
 from analyses.figures.dots import agreement, barriers, dots, head_groups, statistics
@@ -37,6 +38,7 @@ __all__ = [
     "attention_view",
     "barriers",
     "before_after",
+    "circuit_functions",
     "circuit_graph",
     "curves",
     "dots",

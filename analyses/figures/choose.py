@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from analyses.figures.ablation_map import ablation_map
 from analyses.figures.arm_matrix import arm_matrix
 from analyses.figures.arms import arms
+from analyses.figures.circuit_functions import circuit_functions
 from analyses.figures.circuit_graph import circuit_graph
 from analyses.figures.curves import curves
 from analyses.figures.dots import agreement, barriers, head_groups, statistics
@@ -142,6 +143,7 @@ def _of_heads(result: Result) -> Drawn:
 
 DRAWINGS: tuple[tuple[Callable[[Result], bool], Callable[[Result], Drawn]], ...] = (
     (lambda result: result.name == "edges of the circuit", _circuits),
+    (_axes("edge", "group", "seed"), lambda result: [circuit_functions(result)]),
     (_axes("measure", "step", "seed"), over_training),
     (_is_spectrum, lambda result: [spectra(result)]),
     (_axes("latent", "site", "quantity", "seed"), _probes),

@@ -105,13 +105,16 @@ def statistics(found: Result, *, level: float = LEVEL, method: Method = "sign_fl
     names = [str(name) for name in found.coordinates["statistic"]]
     sizes = {name: np.nanmax(np.abs(found.select(statistic=name).values), initial=0.0) for name in names}
     about = found.metadata.get("about", {})
+    fresh = {name: list(of.values()) for name, of in found.metadata.get("baselines", {}).items()}
+    strokes = ["The strokes are the means of untrained models."] if fresh else []
     figures = []
     for small, unit in ((True, "fraction"), (False, "ratio")):
         shown = [name for name in names if (sizes[name] <= 1) == small]
         if shown:
             part = dataclasses.replace(found.select(statistic=shown), unit=unit)
-            said = [f"{name}: {about[name]}." for name in shown if name in about]
-            figures.append(dots(part, "statistic", said=said, level=level, method=method))
+            said = [*strokes, *(f"{name}: {about[name]}." for name in shown if name in about)]
+            held = {name: fresh[name] for name in shown if name in fresh}
+            figures.append(dots(part, "statistic", levels=held, said=said, level=level, method=method))
     return figures
 
 

@@ -92,10 +92,10 @@ def barriers(
     read = {rule: _items(of_rule, n_items, seed) for rule, of_rule in items.items()}
     matrices = {id(m): Matrices.of(m.model, seed=m.name) for m in [*everyone.trained, *everyone.untrained]}
     first = everyone.trained[0].model
-    for of_rule in read.values():
-        check_items(of_rule, ModelConfig.from_dict(first.cfg.to_dict()))
     for other in matrices.values():
         check_same_shape(matrices[id(everyone.trained[0])], other)
+    for of_rule in read.values():
+        check_items(of_rule, ModelConfig.from_dict(first.cfg.to_dict()))
     pairs = _pairs(everyone.trained, everyone.untrained, most_pairs, np.random.default_rng(seed))
     values, labels, groups = [], [], {group: [] for group in GROUPS}
     for group, one, other in progress(pairs, "barriers", unit="pair"):

@@ -44,8 +44,9 @@ def change(models: Models, starts: Models, parts: Sequence[str] | None = None) -
     after, before = by_seed(models), by_seed(starts)
     require(list(after) == list(before), "starts", list(before), f"one for each of the seeds {list(after)}")
     cfg = ModelConfig.from_dict(next(iter(after.values())).cfg.to_dict())
-    other = ModelConfig.from_dict(next(iter(before.values())).cfg.to_dict())
-    require(cfg == other, "starts", other, f"models of the same shape, {cfg}")
+    ours, theirs = (next(iter(each.values())).cfg.to_dict() for each in (after, before))
+    for field, mine in ours.items():
+        require(mine == theirs[field], f"{field} of the starts", theirs[field], f"{mine!r}, as of the models")
     rows = change_parts(cfg) if parts is None else list(parts)
     require(bool(rows) and len(set(rows)) == len(rows), "parts", rows, "at least one part, each once")
     selections = {part: select(part, cfg) for part in rows}

@@ -10,7 +10,8 @@ from analyses.matrices import Matrices, product, said_of
 from analyses.models import sized_threads
 from mechproc.errors import PartError, require
 from mechproc.model.hooked import HookedTransformer
-from mechproc.result import Result
+from mechproc.procedures.base import Procedure
+from mechproc.result import Label, Result
 
 Basis = Literal["residual", "tokens", "positions"]
 NOT_SHOWN = (
@@ -20,7 +21,14 @@ NOT_SHOWN = (
 
 
 @sized_threads
-def circuit(model: HookedTransformer, part: str, basis: Basis = "tokens", *, folded: bool = True) -> Result:
+def circuit(
+    model: HookedTransformer,
+    part: str,
+    basis: Basis = "tokens",
+    *,
+    folded: bool = True,
+    procedure: Procedure | None = None,
+) -> Result:
     """The circuit of ``part``, such as ``"L1.H0.OV"``: a matrix, the same for every basis inside the head.
 
     | basis | QK: axes ``query``, ``key`` | OV: axes ``source``, ``output`` |
@@ -31,11 +39,12 @@ def circuit(model: HookedTransformer, part: str, basis: Basis = "tokens", *, fol
 
     - ``part``: the QK or OV of one head, such as L1.H0.OV;
     - ``basis``: of both axes, as in the table;
-    - ``folded``: whether the gains of the LayerNorms before the head and before the unembedding are multiplied in.
+    - ``folded``: whether the gains of the LayerNorms before the head and before the unembedding are multiplied in;
+    - ``procedure``: what the model was trained on, whose names of tokens are the labels; numbers without it.
 
-    Row vectors are multiplied from the left, as in TransformerLens. Scores are in nats before the softmax, for a
-    LayerNorm whose scale is 1. Errors: ``PartError`` for a part that is no QK or OV of one head; ``ConfigError`` for an
-    unknown basis.
+    Row vectors are multiplied from the left, as in TransformerLens. A QK circuit has scores before the softmax (nats),
+    an OV circuit what is added to logits, each for a LayerNorm whose scale is 1. Errors: ``PartError`` for a part that
+    is no QK or OV of one head; ``ConfigError`` for an unknown basis.
     """
     require(basis in ("residual", "tokens", "positions"), "basis", basis, "'residual', 'tokens' or 'positions'")
     matrices = Matrices.of(model, folded)
@@ -53,13 +62,20 @@ def circuit(model: HookedTransformer, part: str, basis: Basis = "tokens", *, fol
     if is_qk:
         values = values / np.sqrt(matrices.cfg.d_head or 1)
     axes = ("query", "key") if is_qk else ("source", "output")
+    names = list(procedure.token_names) if procedure is not None and basis == "tokens" else []
+    unit = "weight" if basis == "residual" else "nats" if is_qk else "logits"
     return Result(
         name=f"{part} in the basis of {'the residual stream' if basis == 'residual' else basis}",
         values=values,
         axes=axes,
-        coordinates={axis: list(range(n)) for axis, n in zip(axes, values.shape, strict=True)},
-        unit="nats" if basis != "residual" else "weight",
+        coordinates={axis: _labels(n, names) for axis, n in zip(axes, values.shape, strict=True)},
+        unit=unit,
         direction="higher: the query attends more to the key" if is_qk else "higher: the source raises the output more",
         what_it_does_not_show=f"{NOT_SHOWN}.",
         metadata={**said_of([matrices]), "basis": basis, "part": part},
     )
+
+
+def _labels(n: int, names: list[str]) -> list[Label]:
+    """Of each row or column; numbers where the tokens have no names of their own."""
+    return [*names] if len(names) == n == len(set(names)) else [*range(n)]

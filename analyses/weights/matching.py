@@ -31,6 +31,7 @@ from mechproc.model.parts import components
 from mechproc.model.state import State
 from mechproc.result import Result
 
+ONE_SHAPE = "models of two shapes, of other tokens or of another context have no line between them"
 SHAPE = ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "n_ctx", "d_vocab", "input", "d_input", "act_fn",
          "normalization_type")  # fmt: skip
 """What two models must share to be laid over each other."""
@@ -93,7 +94,7 @@ def check_same_shape(first: Matrices, second: Matrices) -> None:
     """Raise a ``ConfigError`` unless the two models can be laid over each other."""
     for field in SHAPE:
         ours, theirs = getattr(first.cfg, field), getattr(second.cfg, field)
-        require(ours == theirs, field, theirs, f"{ours}, as in the other model: both must have embeddings for the same")
+        require(ours == theirs, field, theirs, f"{ours}, as of the other model: {ONE_SHAPE}")
 
 
 def laid_over(first: Matrices, second: Matrices, *, turned: bool = True) -> Match:

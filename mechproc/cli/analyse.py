@@ -117,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         how = "read from" if kept.seconds is None else f"{clock(kept.seconds)}, kept as"
         left = f"\nNot trained yet: seeds {', '.join(map(str, kept.missing))}." if kept.missing else ""
         print(f"{kept.title}\n{kept.result}{left}\n({how} {kept.path})\n")
+    for arm in dict.fromkeys(arm for kept in found for arm in kept.absent):
+        print(f"No run is trained yet: {arm}")
     return 0
 
 

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from mechproc.progress import clock
+
 if TYPE_CHECKING:
     from mechproc.runs.executors import Event
 
@@ -61,10 +63,3 @@ class RunLines:
         start = "\r" if self.width else ""
         print(f"{start}{text:{self.width}}", end=end, file=self.stream, flush=True)
         self.width = 0 if end else len(text)
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, such as ``2:05``; hours before them from one hour on."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, of_hour = divmod(minutes, 60)
-    return f"{hours}:{of_hour:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

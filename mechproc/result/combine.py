@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,9 +31,9 @@ def align(first: Result, second: Result, axis: str, how: Literal["union", "share
 def stack(results: Mapping[Label, Result], axis: str) -> Result:
     """Results of one analysis, such as one for each seed, joined along a new first ``axis`` labelled by the keys.
 
-    They must agree in name, unit, direction and every axis. ``metadata`` is kept where it is the same in all, else each
-    Result's stands under ``metadata[axis][label]``, where ``select`` finds it. ``selected`` keeps the labels that all
-    share. Where only some know their provenance, the whole has none.
+    They must agree in name, unit, direction and every axis. What their ``metadata`` share is kept, what differs stands
+    under ``metadata[axis][label]``, where ``select`` finds it; the warnings of any are those of the whole. ``selected``
+    keeps the labels that all share. Where only some know their provenance, the whole has none.
     """
     require(len(results) > 0, "results", dict(results), "at least one Result")
     first = next(iter(results.values()))
@@ -44,8 +44,6 @@ def stack(results: Mapping[Label, Result], axis: str) -> Result:
             require(
                 same, f"{field} of {axis} {label}", getattr(result, field), f"{getattr(first, field)!r} as in the first"
             )
-    alike = all(result.metadata == first.metadata for result in results.values())
-    metadata = first.metadata if alike else {axis: {str(k): r.metadata for k, r in results.items()}}
     known = all(result.provenance for result in results.values())
     selected = {
         a: label for a, label in first.selected.items() if all(r.selected.get(a) == label for r in results.values())
@@ -57,7 +55,21 @@ def stack(results: Mapping[Label, Result], axis: str) -> Result:
         axes=(axis, *first.axes),
         coordinates={axis: list(results), **first.coordinates},
         undefined=[({axis: k, **where}, reason) for k, r in results.items() for where, reason in r.undefined],
-        metadata=metadata,
+        metadata=_metadata({str(label): dict(result.metadata) for label, result in results.items()}, axis),
         provenance=[({axis: k, **where}, e) for k, r in results.items() for where, e in r.provenance] if known else (),
         selected=selected,
     )
+
+
+def _metadata(of_labels: dict[str, dict[str, Any]], axis: str) -> dict[str, Any]:
+    """What all share, and below ``axis`` what differs, by label."""
+    first, *others = of_labels.values()
+    shared = {key: value for key, value in first.items() if all(key in m and m[key] == value for m in others)}
+    own = {label: {key: m[key] for key in m if key not in shared or key == axis} for label, m in of_labels.items()}
+    if len(shared) == len(first) and all(len(shared) == len(m) for m in others):
+        return shared
+    warnings = [sentence for m in of_labels.values() for sentence in m.get("warnings", [])]
+    if "warnings" not in shared and warnings:
+        shared["warnings"] = list(dict.fromkeys(warnings))
+        own = {label: {"warnings": [], **m} for label, m in own.items()}
+    return {**shared, axis: own}

@@ -25,16 +25,18 @@ MAX_REASONS = 3
 
 def as_text(result: Result) -> str:
     """What was measured, its warnings, what it is held against, a table as in ``as_html``, what it does not show."""
-    rows, n_rows = _rows(result)
+    rows, n_rows, n_empty = _rows(result)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     body = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in rows]
     rest = [f"... and {n_rows - MAX_ROWS:,} more rows"] if n_rows > MAX_ROWS else []
+    rest += _left_out(result, n_empty)
     warnings = [f"Warning: {sentence}" for sentence in result.warnings]
     lines = _reasons(result)
     reasons = lines if len(lines) <= MAX_REASONS else [f"Undefined for {len(lines)} reasons: see the notes of table()"]
     end = f"Does not show: {result.what_it_does_not_show}"
     held_against = reference_scores(result)
-    return "\n".join([heading(result), *warnings, result.direction, *held_against, *body, *rest, *reasons, end])
+    head = [heading(result), *warnings, result.direction, *held_against]
+    return "\n".join([*head, *body, *rest, *reasons, *_sentences(result), end])
 
 
 def as_html(result: Result) -> str:
@@ -43,7 +45,7 @@ def as_html(result: Result) -> str:
     Above it the name, unit, direction, warnings, and what the values are to be held against where that is known; below
     it the reasons of undefined cells and what is not shown.
     """
-    (head, *rows), n_rows = _rows(result)
+    (head, *rows), n_rows, n_empty = _rows(result)
     n_names = len(result.axes) - (_across(result) is not None)
     columns = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     cells = [
@@ -52,7 +54,8 @@ def as_html(result: Result) -> str:
     ]
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     notes = [f"{n_rows - MAX_ROWS:,} more rows are not shown."] if n_rows > MAX_ROWS else []
-    notes.append(f"Does not show: {result.what_it_does_not_show}")
+    notes += _left_out(result, n_empty)
+    notes += [*_sentences(result), f"Does not show: {result.what_it_does_not_show}"]
     return "".join(
         [
             f"<p><b>{html.escape(heading(result))}</b>. {html.escape(result.direction)}</p>",
@@ -84,19 +87,46 @@ def _kinds(n_names: int, row: list[str]) -> list[str]:
     return ["th"] * n_names + ["td"] * (len(row) - n_names)
 
 
-def _rows(result: Result) -> tuple[list[list[str]], int]:
-    """The heading and the first rows of the table, and how many rows there are without the heading."""
+def _rows(result: Result) -> tuple[list[list[str]], int, int]:
+    """The heading and the first rows of the table, how many rows there are without the heading, and how many more have
+    nothing to read in them."""
     across = _across(result)
     others = [axis for axis in result.axes if axis != across]
     shape = [len(result.coordinates[axis]) for axis in others]
     labels = result.coordinates[across] if across else ()
     rows = [[*others, *(f"{across} {label}" for label in labels)] if across else [*others, "value"]]
-    n_rows = math.prod(shape)
-    for index in np.array(np.unravel_index(np.arange(min(n_rows, MAX_ROWS)), shape)).T if shape else [()]:
+    told = np.flatnonzero(_told(result, across))
+    for index in np.array(np.unravel_index(told[:MAX_ROWS], shape)).T if shape else [()]:
         place = dict(zip(others, (int(i) for i in index), strict=True))
         at = [np.full(max(len(labels), 1), place[a]) if a in place else np.arange(len(labels)) for a in result.axes]
         rows.append([*(str(result.coordinates[a][i]) for a, i in place.items()), *_texts(result, tuple(at))])
-    return rows, n_rows
+    return rows, len(told), math.prod(shape) - len(told)
+
+
+def _told(result: Result, across: str | None) -> np.ndarray:
+    """bool [row]: the rows that say something, where there are too many to show all. One whose cells are all undefined
+    does not, nor one of zeros where ``metadata["zero"]`` says that they stand for nothing."""
+    empty = result.is_undefined
+    if "zero" in result.metadata:
+        empty = empty | (result.values == 0)
+    last = result.axes.index(across) if across else None
+    rows = empty.ravel() if last is None else empty.all(axis=last).ravel()
+    return ~rows if len(rows) > MAX_ROWS and not rows.all() else np.ones_like(rows)
+
+
+def _left_out(result: Result, n_empty: int) -> list[str]:
+    if not n_empty:
+        return []
+    rows, are = ("row", "is") if n_empty == 1 else ("rows", "are")
+    zero = f" or a value other than 0 ({result.metadata['zero']})" if "zero" in result.metadata else ""
+    return [f"{n_empty:,} {rows} without a value{zero} {are} left out."]
+
+
+def _sentences(result: Result) -> list[str]:
+    """What the analysis says of its values: ``metadata["sentences"]``, and ``metadata["about"]`` of labels."""
+    about = result.metadata.get("about")
+    of_labels = about.items() if isinstance(about, dict) else ()
+    return [*map(str, result.metadata.get("sentences", [])), *(f"{label}: {text}." for label, text in of_labels)]
 
 
 def heading(result: Result) -> str:

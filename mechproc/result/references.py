@@ -9,19 +9,32 @@ if TYPE_CHECKING:
     from mechproc.result.core import Result
 
 
+RUNS = {
+    "intact": "intact {}",
+    "clean": "{} of the clean run",
+    "corrupt": "{} of the corrupt run",
+    "base": "{} of the model",
+    "source": "{} of its donor",
+}
+"""Runs whose scores by seed a Result may have in its metadata, and how they are said."""
+
+
 def reference_scores(result: Result) -> list[str]:
     """What the values are to be held against, where ``result.metadata`` has it: one sentence, or none.
 
-    Read are ``intact`` (the score of the whole model, by seed), ``ceiling`` (the best attainable score) and
-    ``baselines``: by name, the scores of predictors that do not know the rule; or these for each label of an axis.
+    Read are the scores, by seed, of the ``intact`` model or of the two runs of an exchange (``RUNS``), ``ceiling`` (the
+    best attainable score) and ``baselines``: by name, the scores of predictors that do not know the rule; or these for
+    each label of an axis.
     """
-    metric = str(result.metadata.get("metric", "accuracy"))
+    unnamed = "accuracy" if result.unit == "fraction" else "score"
+    metric = str(result.metadata.get("metric", unnamed)).replace("logit_diff", "logit difference")
     parts = []
-    intact = result.metadata.get("intact")
-    if isinstance(intact, dict) and intact and _are_numbers(intact):
-        scores = [float(score) for score in intact.values()]
-        low, high = (spelled_score(score, result.unit) for score in (min(scores), max(scores)))
-        parts.append(f"intact {metric} {low}" if low == high else f"intact {metric} {low} to {high}")
+    for key, run in RUNS.items():
+        of_seed = result.metadata.get(key)
+        if isinstance(of_seed, dict) and of_seed and _are_numbers(of_seed):
+            scores = [float(score) for score in of_seed.values()]
+            low, high = (spelled_score(score, result.unit) for score in (min(scores), max(scores)))
+            parts.append(run.format(metric) + (f" {low}" if low == high else f" {low} to {high}"))
     for name, score in reference_lines(result).items():
         what, _, which = name.partition(": ")
         parts.append(f"{what} {spelled_score(score, result.unit)}{f' ({which})' if which else ''}")
@@ -46,8 +59,10 @@ def reference_lines(result: Result) -> dict[str, float]:
 
 
 def spelled_score(score: float, unit: str) -> str:
-    """A score with its unit; fractions in percent."""
-    return f"{100 * score:.1f} %" if unit == "fraction" else f"{score:.4g} {unit}"
+    """A score with its unit; fractions in percent. Of a unit for each quantity, ``"logits (recovery: fraction)"``, what
+    stands before the bracket; none where every quantity has its own, ``"norm: weight; rank: directions"``."""
+    unit = unit.partition(" (")[0]
+    return f"{100 * score:.1f} %" if unit == "fraction" else f"{score:.4g}{'' if ':' in unit else f' {unit}'}"
 
 
 def _by_label(result: Result) -> dict[str, Mapping[str, float]]:

@@ -127,12 +127,23 @@ class RunFolder:
         return FileLock(self.lock_file, timeout=timeout)
 
     def check_entries(self) -> None:
-        """Raise a ``StoreError`` for what may not be written to: links that lead out of the store, pipes, devices."""
-        if self.path.is_dir() or self.path.is_symlink():
-            for path in (self.path, *self.path.glob("*"), *self.checkpoints.glob("*")):
-                require_inside(path, self.path.parent)
-                if path.exists() and not path.is_file() and not path.is_dir():
-                    raise StoreError(f"{path} cannot be used: it is a pipe, a socket or a device")
+        """Raise a ``StoreError`` for what may not be written to, the first of ``unusable``."""
+        for why in self.unusable().values():
+            raise StoreError(why)
+
+    def unusable(self) -> dict[Path, str]:
+        """What may not be read or written to, and why: links that lead out of the store, pipes, devices.
+
+        What lies behind such a link is not looked at.
+        """
+        found: dict[Path, str] = {}
+        for here, below in ((self.path.parent, [self.path]), (self.path, None), (self.checkpoints, None)):
+            if found.keys() & {self.path, here} or not (below or here.is_dir()):
+                continue
+            for path in below or sorted(here.iterdir()):
+                if why := _unusable(path, self.path.parent):
+                    found[path] = why
+        return found
 
     def is_begun(self) -> bool:
         """Whether the folder holds more than its lock, the message of a failure, and what a killed process left."""
@@ -322,6 +333,16 @@ def describe(path: Path, within: Path | None = None) -> dict[str, Any]:
 
 def _checksum(test: dict[str, Any]) -> str:
     return digest({field: value for field, value in test.items() if field != "checksum"})
+
+
+def _unusable(path: Path, root: Path) -> str:
+    """Why an entry of a store may not be used; empty where it may."""
+    try:
+        require_inside(path, root)
+    except StoreError as error:
+        return str(error)
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    return f"{path} cannot be used: it is a pipe, a socket or a device" if special else ""
 
 
 def _size(path: Path) -> int | None:

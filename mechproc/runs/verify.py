@@ -18,21 +18,25 @@ def damages(folder: RunFolder) -> list[str]:
     """What reading every file of a run's folder finds, a line for each damage: the file, what is wrong, what to do."""
     if not folder.is_begun():
         return []
-    if unusable := _damage(folder.check_entries, "remove it"):
-        return unusable
+    unusable = folder.unusable()
+    lines = [f"{why}; remove it" for why in unusable.values()]
+    if folder.path in unusable:
+        return lines
     again = f"remove the folder to train the run again (mechproc runs rm {folder.name})"
-    lines = _damage(folder.read_config, again)
     for file, read in (
+        (folder.config, folder.read_config),
         (folder.environment, folder.read_environment),
         (folder.metrics, folder.read_metrics),
         (folder.error, folder.failure),
     ):
-        lines += _damage(read, again) if file.exists() else []
-    if folder.resume.exists():
+        must_be = file == folder.config
+        lines += _damage(read, again) if file not in unusable and (must_be or file.exists()) else []
+    if folder.resume.exists() and folder.resume not in unusable:
         lines += _damage(FolderSink(folder).check_resume, f"mechproc runs repair lets the run start over; or {again}")
-    if not folder.test.exists():
-        for step in folder.checkpoint_steps():
-            lines += _damage(lambda step=step: read_tensors(folder.checkpoint(step)), again)
+    if not folder.test.exists() or folder.test in unusable:
+        for step in [] if folder.checkpoints in unusable else folder.checkpoint_steps():
+            if folder.checkpoint(step) not in unusable:
+                lines += _damage(lambda step=step: read_tensors(folder.checkpoint(step)), again)
         return lines
     if unreadable := _damage(folder.read_test, again):
         return lines + unreadable
@@ -40,6 +44,8 @@ def damages(folder: RunFolder) -> list[str]:
         checkpoint = "/" in name
         if checkpoint and not (folder.path / name).exists():
             continue  # checkpoints may be removed
+        if unusable.keys() & {folder.path / name, folder.checkpoints if checkpoint else folder.path}:
+            continue  # named above
         advice = f"remove the file, or {again}" if checkpoint else again
         changed = _damage(lambda name=name, about=about: folder.check(name, about), advice)
         if not changed and name.endswith(".safetensors"):  # damaged before the run was complete

@@ -44,6 +44,14 @@ def test_a_head_that_looks_at_the_token_before_is_found():
     assert found["previous token"] > 0.99 > 0.5 > found["induction"]
 
 
+def test_untrained_models_are_what_a_model_is_held_against():
+    found = run([HookedTransformer(CFG, init_state(CFG, 0))])
+    fresh = {name: next(iter(level.values())) for name, level in found.metadata["baselines"].items()}
+    assert list(fresh) == sorted(ABOUT) and fresh["attention norm"] == pytest.approx(0.95, abs=0.1)
+    text = str(found)
+    assert "QK trace: mean of 3 untrained models" in text and f"induction: {ABOUT['induction']}." in text
+
+
 def test_weights():
     state = init_state(CFG, 0)
     fresh = of(HookedTransformer(CFG, state))

@@ -41,6 +41,9 @@ MADE = {
     "logit-lens": on_rule("logit-lens", **FEW),
     "path-patching": on_rule("path-patching", **PAIRED),
     "circuit": on_rule("circuit", threshold=1e-9, **PAIRED),
+    "circuit-functions": lambda: function("circuit-functions")(
+        GROUPS, dict.fromkeys(GROUPS, TASK), ["answer"], threshold=1e-9, **FEW
+    ),
     "probing": on_rule("probing", latents=["answer"], sites=["L0.attn"], n_items=60),
     "probing-causal": on_rule("probing-causal", latents=["answer"], sites=["L0.attn"], n_items=60, n_controls=1),
     "spectrum": lambda: function("spectrum")(MODELS),

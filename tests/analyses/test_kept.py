@@ -161,7 +161,8 @@ class TestOfAStudy:
 
     def test_further_runs_are_another_file(self, tmp_path, monkeypatch):
         first = self.asked(tmp_path)
-        monkeypatch.setattr(Store, "test", lambda store, run: {"accuracy": 1.0})
+        other = {"accuracy": 1.0, "steps": 1, "ceiling": 1.0, "baselines": {"none": 0.5}}
+        monkeypatch.setattr(Store, "test", lambda store, run: other)
         assert self.asked(tmp_path).path != first.path
 
     def test_refusals(self, tmp_path):

@@ -71,6 +71,14 @@ class TestRun:
         assert {"rank: QK", "rank: OV"} <= set(sort.coordinates["measure"])
         assert any(str(name).startswith("head: ") for name in sort.coordinates["measure"])
 
+    def test_it_says_what_it_is_held_against_and_models_that_did_not_learn(self, sort):
+        levels = sort.metadata["baselines"]
+        assert levels["accuracy"]["best attainable"] == 1 and len(levels["accuracy"]) == 2 and not sort.warnings
+        assert levels["head: source"]["uniform attention"] == pytest.approx(0.1, abs=0.1)
+        early = {step: [load_pretrained("sort", 0, step)] for step in (0, 10)}
+        found = over_training.run(early, get("sort")(), probe=False, n_items=20, records="nowhere")
+        assert found.warnings[0].startswith("Intact, 1 of 1 models are not above the best baseline")
+
     def test_accuracy_by_latent_adds_up_to_the_whole(self):
         rule = get("k-dyck")()
         models = {step: [load_pretrained("k-dyck", 0, step)] for step in kept_steps("k-dyck", 0)}

@@ -60,6 +60,8 @@ def test_maps_of_donors_are_held_against_what_transfers(study, monkeypatch):
     assert found.metadata["p"]["ablation"] == pytest.approx(1 / 24) and found.metadata["p"]["resampling"] == 1.0
     assert found.metadata["describes"]["ablation"] == "the pretrained model, on its own rule"
     assert "parts of the rule, along their training" in found.metadata["describes"]["target"]
+    (means,) = found.metadata["sentences"]
+    assert "alone" not in means and "ablation 1.00 (p = 0.042)" in means
     assert found.warnings == ["k-dyck: the weights of 2 of 2 donors are not here, so that no map of donors counts"]
 
 

@@ -34,7 +34,9 @@ def test_options_have_the_types_and_the_texts_of_the_parameters():
     assert registry.signature("ablation").procedure == "items"
     kinds = {option.name: option for option in registry.signature("ablation-kinds").options}
     shapley = {option.name: option for option in registry.signature("ablation-shapley").options}
-    assert shapley["parts"].required and shapley["ablation"].default == "mean" and shapley["metric"].default == "loss"
+    assert (
+        not shapley["parts"].required and shapley["ablation"].default == "mean" and shapley["metric"].default == "loss"
+    )
     assert kinds["ablations"].many and kinds["pair"] == options["pair"]  # what compare passes on to run
     pairs = {option.name: option for option in registry.signature("ablation-pairs").options}
     assert pairs["n_items"] == options["n_items"] and pairs["metric"].default == "loss"

@@ -1,5 +1,6 @@
 """Models by name."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from analyses.sources import groups, model_digest
 from mechproc import load_pretrained
+from mechproc.cli import main
 from mechproc.errors import ConfigError
 from mechproc.model.io import save_model
 from mechproc.pretrained import pretrained_weights
@@ -84,6 +86,19 @@ def test_the_arms_of_a_study_are_groups(trained):
     (only,) = groups([f"{file}:att*@0"], store, n_seeds=3)
     assert only.name == "tiny: attention at step 0" and only.missing == (2,)
     assert only.digests() != attention.digests()
+
+
+def test_an_arm_of_which_nothing_is_trained_is_told(trained, tmp_path, capsys):
+    file, store = trained
+    every = load(file)
+    some = Store(tmp_path / "runs")
+    shutil.copytree(store.folder(every.run_of("random", 0)).path, some.folder(every.run_of("random", 0)).path)
+    (only,) = groups([file], some)
+    assert only.name == "tiny: random" and only.missing == (1,) and only.absent == ("attention",)
+    command = ["analyse", "spectrum", file, "--store", str(some.root), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "Not trained yet: seeds 1." in out and out.endswith("No run is trained yet: attention\n")
 
 
 def test_a_run_by_its_folder_and_by_its_name(trained):

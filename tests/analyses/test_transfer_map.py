@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.transfer_map import MAPS, run
+from analyses.transfer_map import EVERYTHING, MAPS, run
 from mechproc.errors import ConfigError
 from mechproc.statistics.intervals import over_seeds
 from mechproc.studies import transfer_map
+from mechproc.studies.study import Study
 from mechproc.studies.transfer_map import PLAYERS, arm
 
 WORTH = {"L0.attn": 0.1, "L0.mlp": 0.0, "L1.attn": 0.5, "L1.mlp": -0.1, "ln": 0.0, "embed + pos": -0.2}
@@ -77,3 +78,14 @@ def test_a_rule_that_the_study_has_no_donors_of(study):
     with pytest.raises(ConfigError, match="rule = 'stack'"):
         run(study, Fake(study), rule="stack")  # type: ignore[arg-type]
     assert set(WORTH) == set(PLAYERS)
+    with pytest.raises(ConfigError, match=r"of which the study moves all parts: k-dyck, set$"):
+        run(study, Fake(study), rule="eca")  # type: ignore[arg-type]
+    other = Study("other", [("random", study.run_of(arm("", ()), 0))])
+    with pytest.raises(ConfigError, match="study = 'other' is not allowed: a transfer map"):
+        run(other, Fake(other))  # type: ignore[arg-type]
+
+
+def test_donors_that_do_not_know_their_rule_are_said_first(study, monkeypatch):
+    monkeypatch.setattr(type(study), "notes", lambda self, store, name: (f"no donor of {name}",))
+    found = run(study, Fake(study))  # type: ignore[arg-type]
+    assert found.warnings == [f"no donor of {arm('set', EVERYTHING)}"]

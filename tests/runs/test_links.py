@@ -106,6 +106,28 @@ def test_a_link_that_leads_out_is_not_read(trained, outside, name, capsys):
     assert copy.exists() and outside.exists()
 
 
+def test_damages_beside_a_bad_link_are_named(trained, outside):
+    """Two bad links, a pipe, a damaged file that is read, and a file behind a link that is nobody's business."""
+    trained.metrics.unlink()
+    trained.metrics.symlink_to(outside)
+    shutil.rmtree(trained.checkpoints)
+    trained.checkpoints.symlink_to(outside.parent)
+    os.mkfifo(trained.path / "pipe")
+    trained.environment.write_text("{")
+    content = bytearray(trained.model.read_bytes())
+    content[-2] ^= 1
+    trained.model.write_bytes(bytes(content))
+    lines = damages(trained)
+    named = {name: [line for line in lines if f"{name} " in line] for name in
+             ("metrics.jsonl", "checkpoints", "pipe", "environment.json", "model.safetensors")}  # fmt: skip
+    assert [len(of) for of in named.values()] == [1] * 5 and len(lines) == 5
+    assert all(named[name][0].endswith("remove it") for name in ("metrics.jsonl", "checkpoints", "pipe"))
+    assert all("mechproc runs rm" in named[name][0] for name in ("environment.json", "model.safetensors"))
+    trained.test.unlink()
+    trained.test.symlink_to(outside)
+    assert {line.split(" ")[0].rpartition("/")[2] for line in damages(trained)} >= {"test.json", "environment.json"}
+
+
 def test_a_link_inside_the_store_is_followed(trained):
     trained.metrics.rename(trained.path.parent / "kept.jsonl")
     trained.metrics.symlink_to("../kept.jsonl")

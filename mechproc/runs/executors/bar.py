@@ -1,20 +1,20 @@
-"""One bar over the updates of all trainings of a call, for who watches it in a notebook or on a terminal."""
+"""One bar over the updates of all trainings of a call, in a notebook or on a terminal; in a log a line a minute."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from mechproc.progress import bar, is_watched
+from mechproc.progress import bar
 from mechproc.runs.config import RunConfig
 from mechproc.runs.executors.queue import Event, Report
 
 
 @contextlib.contextmanager
 def training_bar(runs: Iterable[RunConfig]) -> Iterator[Report | None]:
-    """A ``Report`` that moves a bar over the updates of ``runs``; ``None`` where nobody watches or nothing is left."""
+    """A ``Report`` that moves a bar over the updates of ``runs``; ``None`` where nothing is left."""
     updates = {run.identity: run.training.last_step for run in runs}
-    if not updates or not is_watched():
+    if not updates:
         yield None
         return
     made = dict.fromkeys(updates, 0)

@@ -46,13 +46,16 @@ def test_of_a_linear_score_it_is_what_each_costs_alone():
 
 def test_values_add_up_in_every_seed():
     models = {3: model("usual", 1), 4: model("usual", 2)}
-    parts = ["L0.H0", "L0.mlp", "L1.attn", "L1.mlp"]
-    found = ablation.shapley(models, TASK, parts, n_items=60)
+    parts = ["L0.attn", "L0.mlp", "L1.attn", "L1.mlp"]
+    found = ablation.shapley(models, TASK, n_items=60)
     together = [found.metadata["together"][str(seed)] for seed in (3, 4)]
     np.testing.assert_allclose(found.values.sum(0), together, atol=1e-10)
     whole = ablation.run(models, TASK, [" + ".join(parts)], "mean", "loss", n_items=60)
     np.testing.assert_allclose(whole.values[0], together, atol=1e-10)
     assert found.coordinates["part"] == tuple(parts) and found.unit == "nats"
+    both, alone = found.metadata["sentences"]
+    assert both.startswith(f"All of them cost together {min(together):.4g} nats to {max(together):.4g} nats")
+    assert alone.startswith("Each alone costs L0.attn ")
 
 
 def test_players_that_overlap_or_are_too_many_are_refused():

@@ -80,10 +80,12 @@ def test_results_of_one_name_are_told_apart_by_their_models_or_files():
 
 def test_kept_results_are_drawn():
     circuits = Result.load(KEPT / "circuit" / "set-symbol.json").select(seed=[0, 1])
-    assert [str(figure.layout.title.text) for figure in results.figures_of(circuits)[0]] == [
+    titles = [str(figure.layout.title.text) for figure in results.figures_of(circuits)[0]]
+    assert [title.partition("<br>")[0] for title in titles] == [
         "<b>edges of the circuit, seed 0</b>",
         "<b>edges of the circuit, seed 1</b>",
     ]
+    assert all("Score of the clean run 8.321 logits to 22.06 logits" in title for title in titles)
     probes = Result.load(KEPT / "probing" / "stack-readable.json").select(latent=["depth"])
     drawn, n_left_out = results.figures_of(probes)
     assert len(drawn) == len(probes.coordinates["quantity"]) and n_left_out == 0

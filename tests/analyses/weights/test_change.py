@@ -74,7 +74,7 @@ def test_parts_of_any_size():
 def test_errors():
     with pytest.raises(ConfigError, match="starts"):
         change({0: model(), 1: model()}, {0: model()})
-    with pytest.raises(ConfigError, match="same shape"):
+    with pytest.raises(ConfigError, match="n_ctx of the starts = 8 is not allowed"):
         change([model()], [model(cfg=CFG.replace(n_ctx=8))])
     with pytest.raises(PartError, match="not a part"):
         change([model()], [model()], ["L0.head"])

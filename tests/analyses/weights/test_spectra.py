@@ -9,8 +9,11 @@ from analyses.planted.symmetries import disguised
 from analyses.weights import circuit, spectrum
 from analyses.weights.spectra import MEASURES, ranks
 from mechproc.errors import ConfigError, PartError
+from mechproc.model.config import ModelConfig
 from mechproc.model.convert import folding
 from mechproc.model.hooked import HookedTransformer
+from mechproc.model.state import init_state
+from mechproc.procedures import get
 
 from ..conftest import D_VOCAB, LOGIT, planted
 from .conftest import CFG, model, random_state
@@ -115,6 +118,15 @@ class TestCircuit:
         qk = circuit(planted(), "L0.H0.QK", basis="positions")
         assert (qk.values[1:].argmax(axis=1) == np.arange(len(qk.values) - 1)).all()
         assert circuit(planted(), "L0.H0.QK", basis="tokens").values == pytest.approx(0)
+
+    def test_tokens_have_the_names_of_the_rule(self):
+        rule = get("sort")(n_symbols=3)
+        cfg = ModelConfig(n_layers=1, n_heads=1, d_model=8, n_ctx=8, d_vocab=rule.d_vocab)
+        one = HookedTransformer(cfg, init_state(cfg, 0))
+        found = circuit(one, "L0.H0.OV", procedure=rule)
+        assert found.coordinates["source"] == found.coordinates["output"] == rule.token_names and found.unit == "logits"
+        assert circuit(one, "L0.H0.QK", procedure=rule, basis="positions").coordinates["key"] == (*range(8),)
+        assert circuit(one, "L0.H0.QK", procedure=get("sort")()).coordinates["key"] == (*range(rule.d_vocab),)
 
     def test_as_transformer_lens_has_it(self):
         one = model()
