@@ -23,15 +23,16 @@ from mechproc.model.parts import Ablation, Selection, Site, check_defined, compo
 Kind = Ablation | str
 """A kind of ablation by its name, or an ``Ablation``."""
 DOES_NOT_SHOW = (
-    "what the part computes, or that a part without effect is unused: where another part does the same, neither shows; "
-    "and what is lost includes all that later parts made of it"
+    "what the part computes, or that a part without effect is unused: where another part does the same, neither need "
+    "show; and what is lost includes all that later parts made of it"
 )
 OF_THE_KIND = {
     "zero": "zeros may be far from anything the part ever writes, and upset the rest; of planted parts whose twin does "
     "the same they flag 0 %",
-    "mean": "what the part writes in every item of a layout alike stays in place; of planted parts whose twin does the "
-    "same it flags 0 %",
-    "resample": "the other item's activation brings its own information, which can mislead more than none",
+    "mean": "what the part writes in every item of a layout alike stays in place (of planted parts whose constant is "
+    "needed it flags 0 %); of planted parts whose twin does the same it flags 0 %",
+    "resample": "the other item's activation brings its own information, which can mislead more than none; what the part "
+    "writes in every item alike stays in place (of planted parts whose constant is needed it flags 0 %)",
     "counterfactual": "a part shows only as far as it carries what the pair changes",
     "identity_affine": "later parts then also read sizes that they were not trained with, and the normalisation stays",
     "frozen_scale": "the weight and bias stay, and so does what the scale is in every item of a layout alike",

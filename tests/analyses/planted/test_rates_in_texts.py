@@ -19,6 +19,14 @@ STATED = {
         OF_THE_KIND["mean"], "of planted parts whose twin does the same it flags {} %",
         ["mean ablation / twins / any item"], "flagged: redundant",
     ),
+    "means and constants": (
+        OF_THE_KIND["mean"], "(of planted parts whose constant is needed it flags {} %)",
+        ["mean ablation / constant / any item"], "flagged: constant",
+    ),
+    "other items and constants": (
+        OF_THE_KIND["resample"], "(of planted parts whose constant is needed it flags {} %)",
+        ["resample ablation / constant / any item"], "flagged: constant",
+    ),
     "patching and what is needed": (
         patching.DOES_NOT_SHOW, "(of planted parts that are needed and do so, {} % are flagged)",
         [f"activation patching / {cell}" for cell in SAME_IN_BOTH], "flagged: needed",
