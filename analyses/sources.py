@@ -2,7 +2,7 @@
 
 set            all shipped seeds of a rule; set:3, set:0..9, set:0,2,5: some of them; set:0..9@100: after 100 updates
 gpt2.safetensors, DIR   a model file, or a folder with ``model.safetensors``
-runs/set-3fa4c1d2e5b6   a run's folder; the name alone is looked up in the store
+runs/set-3fa4c1d2e5b6   a run's folder; the name alone is looked up in the store; @100: after 100 updates
 set-to-haystack, FILE.py, set-to-haystack:attention   the complete runs of a study, an arm a group; @0: as they began
 """
 
@@ -155,6 +155,9 @@ def _named(name: str, store: Store, scale: str | None, n_seeds: int | None) -> l
     if match and match["rule"] in shipped():
         return [_shipped(match)]
     study, step = re.fullmatch(r"(.*?)(?:@(\d+))?", name).groups()  # type: ignore[union-attr]
+    for folder in (Path(study), store.root / study):
+        if step is not None and RunFolder(folder).config.exists():
+            return [_of_run_at(RunFolder(folder), int(step), name)]
     study, _, arm = study.partition(":")
     if study in STUDIES or study.endswith(".py"):
         return _of_study(study, arm or "*", None if step is None else int(step), store, scale, n_seeds)
@@ -186,7 +189,9 @@ def _shipped(match: re.Match[str]) -> Group:
 
 def _of_file(path: Path) -> Group:
     here = path.resolve() if path.is_symlink() else path  # a link that the user names may lead anywhere
-    if path.is_dir() and (folder := RunFolder(here)).config.exists() and folder.model.exists():
+    if path.is_dir() and (folder := RunFolder(here)).config.exists():
+        rest = "a folder of a complete run (a run that was interrupted goes on with the command that began it)"
+        require(folder.is_complete(), "models", str(path), f"{rest}, or one with a model file alone")
         run = RunConfig.from_dict(folder.read_config()["config"])
         model = HookedTransformer(*folder.load_model(), name=path.name)
         kept: dict[Label, Kept] = {run.seed: _kept(folder, model)}
@@ -196,6 +201,13 @@ def _of_file(path: Path) -> Group:
     label = (path.parent.name or path.stem) if path.name == MODEL_FILE else path.stem
     rule = Procedure.from_dict(kind) if isinstance(kind, dict) else None
     return Group(FILES, {label: HookedTransformer(cfg, state, name=label)}, rule, (str(path),))
+
+
+def _of_run_at(folder: RunFolder, step: int, name: str) -> Group:
+    """A run as it was after some updates, of which it keeps the weights."""
+    run = RunConfig.from_dict(folder.read_config()["config"])
+    models: dict[Label, HookedTransformer] = {run.seed: _at(folder, step, folder.name)}
+    return Group(f"{_began(run)} at step {step}", models, run.procedure, (name,))
 
 
 def _at(folder: RunFolder, step: int, name: str) -> HookedTransformer:

@@ -244,6 +244,8 @@ def test_the_scores_of_two_runs_are_what_an_exchange_is_held_against():
     assert told == [
         "Logit difference of the clean run 3 logits to 4.5 logits; logit difference of the corrupt run -2 logits."
     ]
+    unnamed = reference_scores(make(metadata={"clean": {"0": 3.0}}, unit="logits"))
+    assert unnamed == ["Score of the clean run 3 logits."]
 
 
 def test_values_are_a_read_only_copy():

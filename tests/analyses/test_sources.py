@@ -9,7 +9,7 @@ import torch
 from analyses.sources import groups, model_digest
 from mechproc import load_pretrained
 from mechproc.cli import main
-from mechproc.errors import ConfigError
+from mechproc.errors import ConfigError, StoreError
 from mechproc.model.io import save_model
 from mechproc.pretrained import pretrained_weights
 from mechproc.procedures import get
@@ -107,6 +107,20 @@ def test_a_run_by_its_folder_and_by_its_name(trained):
     (by_folder,), (by_name,) = groups([str(store.folder(run))]), groups([run.name], store)
     assert by_folder.digests() == by_name.digests() == {"1": groups([file], store)[1].digests()["1"]}
     assert by_folder.name == "haystack: attn of reverse" and by_folder.procedure == run.procedure
+
+
+def test_a_run_as_it_began_and_one_that_was_interrupted(trained, tmp_path):
+    file, store = trained
+    run = load(file).run_of("attention", 1)
+    (start,) = groups([f"{run.name}@0"], store)
+    assert start.name == "haystack: attn of reverse at step 0"
+    assert start.digests() == {"1": groups([f"{file}:attention@0"], store)[0].digests()["1"]}
+    with pytest.raises(StoreError, match="step = 7 is not a checkpoint of"):
+        groups([f"{store.folder(run).path}@7"])
+    shutil.copytree(store.folder(run).path, tmp_path / "begun")
+    (tmp_path / "begun" / "test.json").unlink()
+    with pytest.raises(ConfigError, match="a complete run .*interrupted goes on with"):
+        groups([str(tmp_path / "begun")])
 
 
 @pytest.mark.parametrize(

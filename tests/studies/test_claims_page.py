@@ -38,7 +38,10 @@ def test_every_claim_is_counted_once_at_each_scale(found):
 def test_findings_are_the_claims_that_are_decided(found, tmp_path):
     lines = claims_page.findings(found).splitlines()
     assert len(lines) == sum(verdict.word in ("supported", "refuted") for _, verdict in found) > 0
-    assert lines[0].startswith("- On the haystack, the attention alone") and "**Supported** (rules by task (paper)): " in lines[0]
+    assert (
+        lines[0].startswith("- On the haystack, the attention alone")
+        and "**Supported** (rules by task (paper)): " in lines[0]
+    )
     open_ = [each for each in found if each[1].word not in ("supported", "refuted")]
     page = tmp_path / "page.md"
     page.write_text("<!-- findings:begin -->\n\n<!-- findings:end -->")
