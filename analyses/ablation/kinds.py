@@ -31,8 +31,8 @@ OF_THE_KIND = {
     "the same they flag 0 %",
     "mean": "what the part writes in every item of a layout alike stays in place (of planted parts whose constant is "
     "needed it flags 0 %); of planted parts whose twin does the same it flags 0 %",
-    "resample": "the other item's activation brings its own information, which can mislead more than none; what the part "
-    "writes in every item alike stays in place (of planted parts whose constant is needed it flags 0 %)",
+    "resample": "the other item's activation brings its own information, which can mislead more than none; what the "
+    "part writes in every item alike stays in place (of planted parts whose constant is needed it flags 0 %)",
     "counterfactual": "a part shows only as far as it carries what the pair changes",
     "identity_affine": "later parts then also read sizes that they were not trained with, and the normalisation stays",
     "frozen_scale": "the weight and bias stay, and so does what the scale is in every item of a layout alike",
