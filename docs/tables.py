@@ -5,6 +5,7 @@ Each stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; ``tests/t
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,18 @@ import numpy as np
 
 from analyses.planted import page
 from mechproc.pages import between, table, write_between
-from mechproc.pretrained import card
+from mechproc.pretrained import TRANSFERABLE, card, shipped
 from mechproc.result import Result
+from mechproc.runs.store import Store
 from mechproc.statistics.paired import interval
 from mechproc.studies.masters import RULES
+from mechproc.studies.registry import load
+from mechproc.studies.study import Study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+STORE = Store(ROOT / "none", RESULTS / "records")
+"""Records alone."""
 
 
 def demo() -> str:
@@ -69,6 +75,40 @@ def pretrained() -> str:
         mastered = f"{len(known['mastered'])} of {len(scores)}"
         rows.append((rule, *(f"{number:.1f}" for number in numbers), mastered))
     return table(("rule", "lowest", "mean", "highest", "best attainable", "without the rule", "mastered"), rows)
+
+
+@functools.cache
+def _study(name: str) -> Study:
+    return load(name, "paper")
+
+
+def _accuracies(study: str, arm: str) -> list[float]:
+    """Test accuracy of every seed of an arm that the records have, at the paper's scale."""
+    runs = _study(study).by_arm[arm].values()
+    return [STORE.test(run)["accuracy"] for run in runs if STORE.has_scores(run)]
+
+
+def transferable_models() -> str:
+    """The accuracy of the shipped donors on their rules, and of what they were moved to, by the records."""
+    study = _study("rules-by-task")
+    tasks = [arm.partition(": ")[0] for arm in study.arms if arm.endswith(": random")]
+    rows = []
+    for name in shipped():
+        if not name.startswith(TRANSFERABLE):
+            continue
+        known, rule = card(name), name.removeprefix(TRANSFERABLE)
+        accuracy = np.mean([donor["accuracy"] for donor in known["donors"]])
+        levels = (accuracy, known["ceiling"], max(known["baselines"].values()))
+        moved = []
+        for task in tasks:
+            for how in ("full", "attention", "MLPs"):
+                arm = f"{task}: {rule}, {how}"
+                if scores := _accuracies("rules-by-task", arm) if arm in study.by_arm else []:
+                    moved.append(f"{task}, {how} {100 * np.mean(scores):.1f} ({len(scores)} seeds)")
+        rows.append((name, *(f"{100 * level:.1f}" for level in levels), "; ".join(moved) or "not run"))
+    return table(
+        ("donors", "mean, %", "best attainable", "without the rule", "accuracy after training on a task, %"), rows
+    )
 
 
 def speed() -> str:
@@ -156,7 +196,16 @@ def _undecided() -> list[tuple[str, str, str, str]]:
     accuracy = _json("set_to_haystack.json")["accuracy"]
     apart = np.array(accuracy["full"]) - np.array(accuracy["attention"])
     within = interval(apart)
+    permuted = _accuracies("perturbation", "haystack: permuted")
+    (claim,) = [r for r in _rows(ROOT / "docs" / "claims.md", "claims", "claim") if r["claim"] == "6, haystack"]
     return [
+        (
+            "arrangement at the paper's size",
+            f"permuted attention of `set` ends above 50 % in {sum(a > 0.5 for a in permuted)} of {len(permuted)} "
+            f"seeds; {claim['contrasts']}",
+            f"{len(permuted)} seeds",
+            "[claims](claims.md)",
+        ),
         (
             "arrangement in the demo",
             f"{_points(arranged)}, p after Holm {arranged['adjusted_p']:.3f}",
@@ -227,6 +276,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (ROOT / "docs" / "demo.md", demo),
     "heads": (ROOT / "docs" / "demo.md", heads),
     "pretrained": (ROOT / "docs" / "pretrained.md", pretrained),
+    "transferable-models": (ROOT / "docs" / "pretrained.md", transferable_models),
     "speed": (ROOT / "docs" / "training.md", speed),
     "negative": (ROOT / "docs" / "negative.md", negative),
     "pages": (ROOT / "docs" / "report.md", pages),

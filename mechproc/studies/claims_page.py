@@ -46,10 +46,14 @@ def markdown(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
         if verdict.n_seeds == 0:
             waiting.append(f"{verdict.claim.name} ({study})")
             continue
-        contrasts = "; ".join(verdict.contrast_lines())
+        contrasts = "; ".join(verdict.contrast_lines()) or "none"
         rows.append([verdict.claim.name, study, verdict.claim.statement, f"**{verdict.word}**", contrasts])
     text = summary([verdict for _, verdict in found])
-    lines = [f"{text[0].upper()}{text[1:]}", "", pages.table(("claim", "study", "statement", "", "contrasts"), rows)]
+    lines = [
+        f"{text[0].upper()}{text[1:]}",
+        "",
+        pages.table(("claim", "study", "statement", "word", "contrasts"), rows),
+    ]
     if notes := dict.fromkeys(note for _, verdict in found for note in verdict.notes):
         lines += ["", "What to know of their donors:", "", *(f"- {note}." for note in notes)]
     if mixed := [

@@ -133,7 +133,7 @@ def page(card: dict[str, Any]) -> str:
         lines += ["They were pretrained to be moved to a task; to master the rule was not the aim.", ""]
     missed = [] if moved else [d for d in card["donors"] if d["seed"] not in card["mastered"]]
     lines += [*(f"- Seed {d['seed']}: {_short_of(d, card, baseline)}" for d in missed), *([""] if missed else [])]
-    steps = [str(step) for step in CURVE if step <= card["training"]["steps"]]
+    steps = [str(step) for step in CURVE if any(str(step) in donor["curve"] for donor in card["donors"])]
     lines += ["Test accuracy (tokens, whole items), updates made, validation accuracy after so many updates:", ""]
     lines += ["| seed | tokens | items | updates | " + " | ".join(steps) + " |", "|" + " --- |" * (4 + len(steps))]
     for d in card["donors"]:

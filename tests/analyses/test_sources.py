@@ -119,7 +119,7 @@ def test_a_run_as_it_began_and_one_that_was_interrupted(trained, tmp_path):
         groups([f"{store.folder(run).path}@7"])
     shutil.copytree(store.folder(run).path, tmp_path / "begun")
     (tmp_path / "begun" / "test.json").unlink()
-    with pytest.raises(ConfigError, match="a complete run .*interrupted goes on with"):
+    with pytest.raises(ConfigError, match=r"a complete run .*interrupted goes on with"):
         groups([str(tmp_path / "begun")])
 
 

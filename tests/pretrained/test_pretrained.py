@@ -16,10 +16,12 @@ from mechproc.model.state import init_state
 from mechproc.procedures import Procedure, Set
 from mechproc.runs.store import Store
 from mechproc.studies import masters, packing
+from mechproc.studies.registry import load
 from mechproc.training.config import TrainingConfig
 from mechproc.training.data import evaluation_batches, evaluation_items
 from mechproc.training.evaluate import evaluate
 
+ROOT = Path(__file__).parents[2]
 SHORT = TrainingConfig(
     steps=20,
     batch_size=8,
@@ -36,7 +38,7 @@ SHORT = TrainingConfig(
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Two seeds of two rules, trained for a moment, in the place of those that come along."""
     monkeypatch.setattr(masters, "TRAINING", SHORT)
-    monkeypatch.setattr(packing, "KEPT", (0, 10))
+    monkeypatch.setattr(masters, "KEPT", (0, 10))
     monkeypatch.setattr(packing, "CURVE", (0, 10, 20))
     monkeypatch.setattr(packing, "MIDDLE", 0.5)
     monkeypatch.setattr(masters, "LONGER", {"eca-vectors": 20})
@@ -110,7 +112,22 @@ def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatc
 
 
 def test_every_shipped_model_has_a_recipe():
-    assert set(pretrained.shipped()) <= set(masters.RULES)
+    for name in pretrained.shipped():
+        run = packing.recipe(name, packing.seeds_of(name)[0])
+        assert pretrained.card(name)["donors"][0]["run"] == run.identity or not name.startswith("transferable/")
+    assert {"set", "transferable/set"} <= set(pretrained.shipped())
+
+
+def test_transferable_models_are_the_donors_of_the_records():
+    """A record of a transfer names the run of its donor; the model that ships is that run's, up to the processor's
+    rounding."""
+    store, study = Store(ROOT / "no-runs", ROOT / "results" / "records"), load("rules-by-task", "paper")
+    card = pretrained.card("transferable/set")
+    for seed in packing.seeds_of("transferable/set"):
+        donor = study.run_of("haystack: set, attention", seed).donors["set"]
+        entry = next(entry for entry in card["donors"] if entry["seed"] == seed)
+        assert entry["run"] == donor.identity
+        assert entry["accuracy"] == pytest.approx(store.test(donor)["accuracy"], abs=0.01)
 
 
 @pytest.mark.filterwarnings("ignore:stack, seed 0 was trained on version 1.0.0")
@@ -118,12 +135,12 @@ def test_every_shipped_model_has_a_recipe():
 def test_what_comes_along_is_what_its_card_says(rule: str):
     """The first donor, scored again on the first of its test items, is within chance of its card."""
     card = pretrained.card(rule)
-    assert [d["seed"] for d in card["donors"]] == list(masters.SEEDS)
-    procedure = Procedure.from_dict(card["procedure"])
-    trained = masters.recipe(rule, 0)
+    assert [d["seed"] for d in card["donors"]] == list(packing.seeds_of(rule))
+    procedure, seed = Procedure.from_dict(card["procedure"]), packing.seeds_of(rule)[0]
+    trained = packing.recipe(rule, seed)
     assert procedure == trained.procedure and ModelConfig.from_dict(card["model"]) == trained.model
     assert TrainingConfig.from_dict(card["training"]) == trained.training
-    cfg, state = pretrained.pretrained_weights(rule, seed=0)
+    cfg, state = pretrained.pretrained_weights(rule, seed)
     accuracy = evaluate(state, cfg, evaluation_batches(evaluation_items(procedure, 500, "test"))).token_accuracy
     assert accuracy == pytest.approx(card["donors"][0]["accuracy"], abs=0.03)
     assert card["mastered"] == [d["seed"] for d in card["donors"] if d["accuracy"] >= card["ceiling"] - 0.01]
