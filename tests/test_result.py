@@ -128,6 +128,14 @@ def test_stack_keeps_what_all_share_and_every_warning():
     assert stacked.select(arm="y").metadata == {**second.metadata, "warnings": []}
 
 
+def test_labels_are_held_against_scores_of_their_own():
+    low, high = (make(metadata={"intact": {"0": of}, "ceiling": 1.0}).select(seed=0) for of in (0.5, 0.75))
+    assert reference_scores(stack({"x": low, "y": high}, "arm")) == [
+        "x: Intact accuracy 50.0 %; best attainable 100.0 %.",
+        "y: Intact accuracy 75.0 %; best attainable 100.0 %.",
+    ]
+
+
 class Html(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()

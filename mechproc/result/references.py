@@ -17,6 +17,8 @@ RUNS = {
     "source": "{} of its donor",
 }
 """Runs whose scores by seed a Result may have in its metadata, and how they are said."""
+MOST_APART = 8
+"""Labels of an axis that are each held against scores of their own."""
 
 
 def reference_scores(result: Result) -> list[str]:
@@ -26,6 +28,9 @@ def reference_scores(result: Result) -> list[str]:
     best attainable score) and ``baselines``: by name, the scores of predictors that do not know the rule; or these for
     each label of an axis.
     """
+    if axis := _apart(result):
+        each = {str(label): reference_scores(result.select(**{axis: label})) for label in result.coordinates[axis]}
+        return [f"{label}: {sentence}" for label, said in each.items() for sentence in said]
     unnamed = "accuracy" if result.unit == "fraction" else "score"
     metric = str(result.metadata.get("metric", unnamed)).replace("logit_diff", "logit difference")
     parts = []
@@ -63,6 +68,18 @@ def spelled_score(score: float, unit: str) -> str:
     stands before the bracket; none where every quantity has its own, ``"norm: weight; rank: directions"``."""
     unit = unit.partition(" (")[0]
     return f"{100 * score:.1f} %" if unit == "fraction" else f"{score:.4g}{'' if ':' in unit else f' {unit}'}"
+
+
+def _apart(result: Result) -> str:
+    """The axis whose few labels have such scores of their own, as ``stack`` keeps them; empty where none has."""
+    scores = {*RUNS, "ceiling", "baselines"}
+    for axis in result.axes:
+        own = result.metadata.get(axis)
+        labels = {str(label) for label in result.coordinates[axis]}
+        kept = isinstance(own, dict) and set(own) == labels and 1 < len(labels) <= MOST_APART
+        if kept and all(isinstance(of, dict) and scores & set(of) for of in own.values()):
+            return axis
+    return ""
 
 
 def _by_label(result: Result) -> dict[str, Mapping[str, float]]:
