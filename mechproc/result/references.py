@@ -76,8 +76,9 @@ def _apart(result: Result) -> str:
     for axis in result.axes:
         own = result.metadata.get(axis)
         labels = {str(label) for label in result.coordinates[axis]}
-        kept = isinstance(own, dict) and set(own) == labels and 1 < len(labels) <= MOST_APART
-        if kept and all(isinstance(of, dict) and scores & set(of) for of in own.values()):
+        if not isinstance(own, dict) or set(own) != labels or not 1 < len(labels) <= MOST_APART:
+            continue
+        if all(isinstance(of, dict) and scores & set(of) for of in own.values()):
             return axis
     return ""
 
