@@ -117,4 +117,6 @@ def test_every_public_module_of_the_packages_named_is_in_the_reference():
 
 
 def test_it_is_short():
-    assert len(README.split()) <= 1200
+    """Without the claims, which grow with what is decided."""
+    written = re.sub(r"(?<=<!-- findings:begin -->).*?(?=<!-- findings:end -->)", "", README, flags=re.DOTALL)
+    assert len(written) < len(README) and len(written.split()) <= 1200
