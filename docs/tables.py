@@ -197,7 +197,8 @@ def _undecided() -> list[tuple[str, str, str, str]]:
     apart = np.array(accuracy["full"]) - np.array(accuracy["attention"])
     within = interval(apart)
     permuted = _accuracies("perturbation", "haystack: permuted")
-    (claim,) = [r for r in _rows(ROOT / "docs" / "claims.md", "claims", "claim") if r["claim"] == "6, haystack"]
+    claims = {(r["claim"], r["study"]): r for r in _rows(ROOT / "docs" / "claims.md", "claims", "claim")}
+    claim = claims["6, haystack", "perturbation (paper)"]
     return [
         (
             "arrangement at the paper's size",
