@@ -58,11 +58,11 @@ def load(name: str, scale: str | None = None, n_seeds: int | None = None) -> Stu
 
 def numbered(text: str, field: str) -> list[int]:
     """``"0..3,7"`` -> ``[0, 1, 2, 3, 7]``. Errors: ``ConfigError``, naming ``field``."""
-    right = re.fullmatch(r"\d{1,9}(\.\.\d{1,9})?(,\d{1,9}(\.\.\d{1,9})?)*", text)
+    right = re.fullmatch(r"\d{1,18}(\.\.\d{1,18})?(,\d{1,18}(\.\.\d{1,18})?)*", text)
     require(right is not None, field, text, "whole numbers such as 3, 0..9 or 0..3,7")
     ends = [[int(end) for end in part.split("..")] for part in text.split(",")]
     for end in ends:
-        require(0 <= end[-1] - end[0] < MOST_SEEDS, field, text, f"ranges that ascend, of at most {MOST_SEEDS:,}")
+        require(0 <= end[-1] - end[0] < MOST_SEEDS, field, text, f"at most {MOST_SEEDS:,} in a range that ascends")
     return [number for end in ends for number in range(end[0], end[-1] + 1)]
 
 

@@ -140,9 +140,9 @@ class TestOfAStudy:
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def of_one_rule(cls):
-        """The study with the arms of set alone, which is made once."""
-        whole = load("transfer-map", "laptop", 2)
-        runs = [(arm, run) for arm, run in whole.runs if ": k-dyck" not in arm]
+        """The study with the arms of set alone, and one seed that no record is of; made once."""
+        whole = load("transfer-map", "laptop", 11)
+        runs = [(arm, run) for arm, run in whole.runs if ": k-dyck" not in arm and run.seed in (10, 20)]
         study = dataclasses.replace(whole, runs=runs, families=(), claims=())
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(kept, "load", lambda *_: study)
@@ -150,7 +150,7 @@ class TestOfAStudy:
 
     def test_what_is_not_complete_is_said(self, tmp_path):
         found = self.asked(tmp_path)
-        assert found.missing == (11,) and "seeds 11 have none" in found.result.warnings[0]
+        assert found.missing == (20,) and "seeds 20 have none" in found.result.warnings[0]
         assert found.result.select(map="shapley", seed=10).values.sum() == pytest.approx(
             found.result.metadata["gain"]["10"]
         )
