@@ -32,7 +32,7 @@ from analyses.interventions.metrics import METRICS, Function, Metric, key_of, me
 from analyses.interventions.patch import Patch
 from analyses.interventions.rows import sites_of_rows
 from analyses.interventions.standing import standing
-from analyses.models import Models, batches, by_seed, sized_threads
+from analyses.models import Models, batches_of, by_seed, sized_threads
 from mechproc.errors import PartError, require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site, components
@@ -173,7 +173,7 @@ def _estimates(
     n, order = len(exchange.answers), order_of_length(exchange.answers)
     found = np.zeros((2, len(rows) * len(places), n))
     at_embeddings, difference = 0.0, 0.0
-    for batch in batches(n, exchange.answers.tokens.shape[1]):
+    for batch in batches_of(exchange.answers):
         chosen = exchange.take(order[batch]).cut()
         base, source = (record(model, items, hooks) for items in (chosen.base, chosen.source))
         slopes = [gradients(model, chosen.base, hooks, chosen.metric, chosen.foils, answers=chosen.answers)]

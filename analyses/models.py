@@ -14,6 +14,7 @@ from mechproc.errors import ConfigError, require
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.state import init_state
+from mechproc.procedures.base import Items
 from mechproc.result import Label
 from mechproc.threads import one_thread
 
@@ -116,6 +117,11 @@ def check_settings(settings: dict[str, Any]) -> None:
         elif value is not None:
             texts = isinstance(value, Iterable) and all(isinstance(each, str) for each in value)
             require(texts, name, value, "a list of names")
+
+
+def batches_of(items: Items) -> Iterator[slice]:
+    """``batches`` of items, by their number and length."""
+    return batches(len(items), items.tokens.shape[1])
 
 
 def batches(n_items: int, n_positions: int | None = None) -> Iterator[slice]:

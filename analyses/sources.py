@@ -27,6 +27,7 @@ from mechproc.runs.config import RunConfig
 from mechproc.runs.folder import RunFolder
 from mechproc.runs.store import Store
 from mechproc.studies import STUDIES
+from mechproc.studies.registry import load, numbered
 from mechproc.studies.study import Study
 
 SHIPPED = re.compile(r"(?P<rule>[\w/-]+?)(:(?P<seeds>\d+(\.\.\d+)?(,\d+(\.\.\d+)?)*))?(@(?P<step>\d+))?")
@@ -169,13 +170,10 @@ def _named(name: str, store: Store, scale: str | None, n_seeds: int | None) -> l
 
 
 def _shipped(match: re.Match[str]) -> Group:
-    from mechproc.studies.registry import numbered
-
     rule, step = match["rule"], match["step"]
     known = card(rule)
-    seeds = (
-        [donor["seed"] for donor in known["donors"]] if match["seeds"] is None else numbered(match["seeds"], "seeds")
-    )
+    every = [donor["seed"] for donor in known["donors"]]
+    seeds = every if match["seeds"] is None else numbered(match["seeds"], "seeds")
     models: dict[Label, HookedTransformer] = {}
     for seed in seeds:
         models[seed] = load_pretrained(rule, seed, None if step is None else int(step))
@@ -222,8 +220,6 @@ def _began(run: RunConfig) -> str:
 def _of_study(
     name: str, pattern: str, step: int | None, store: Store, scale: str | None, n_seeds: int | None
 ) -> list[Group]:
-    from mechproc.studies.registry import load
-
     study = load(name, scale, n_seeds)
     arms = [arm for arm in study.arms if fnmatch.fnmatchcase(arm, pattern)]
     require(bool(arms), "arm", pattern, f"one of {', '.join(study.arms)}, or a pattern such as 'set*'")

@@ -22,7 +22,7 @@ from mechproc.model.config import ModelConfig
 from mechproc.model.parts import Site, select
 from mechproc.procedures.base import Items, Procedure
 from mechproc.result import Result, Where
-from mechproc.result.references import spelled_score
+from mechproc.result.references import spelled_range
 from mechproc.statistics.shapley import coalitions, shapley_values
 
 MOST = 10
@@ -156,8 +156,5 @@ def _alone(alone: Mapping[str, Mapping[str, float]], unit: str) -> str:
 
 def _costs(what: str, of_parts: Mapping[str, Mapping[str, float]], unit: str) -> str:
     """What parts cost, lowest and highest over the seeds."""
-    each = []
-    for part, of_seed in of_parts.items():
-        low, high = (spelled_score(cost, unit) for cost in (min(of_seed.values()), max(of_seed.values())))
-        each.append(f"{part} {low}".strip() if low == high else f"{part} {low} to {high}".strip())
+    each = [f"{part} {spelled_range(of_seed.values(), unit)}" for part, of_seed in of_parts.items()]
     return f"{what} {', '.join(each)}."

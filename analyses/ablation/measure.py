@@ -26,7 +26,7 @@ from analyses.interventions.trace import (
     require_finite,
     trace,
 )
-from analyses.models import batches
+from analyses.models import batches_of
 from mechproc.errors import require
 from mechproc.model.config import ModelConfig
 from mechproc.model.hooked import HookedTransformer
@@ -137,7 +137,7 @@ def _answer(
     hooks = sorted({site.hook for where in ask.rows.values() for site in where})
     stand_ins = StandIns(weights, ask.chosen, ask.kind, hooks, seed)
     columns, right = [], []
-    for batch in batches(len(ask.chosen.items), ask.chosen.items.tokens.shape[1]):
+    for batch in batches_of(ask.chosen.items):
         try:
             scores, correct = _batch_answer(stand_ins, ask, batch, metric, label)
         except InexactError:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analyses.circuit.compare import N_PAIRS
 from analyses.circuit.find import circuits, run
 from analyses.circuit.functions import looks
 from analyses.circuit.maps import maps
@@ -28,8 +29,6 @@ from mechproc.result import Result
 CONTRASTS = {"identity": ["symbol"], "set": ["symbol", "skip"], "k-dyck": ["kind", "nesting"]}
 """The contrasts of each rule: kinds of its minimal pairs, and ``"skip"``, which ``skipped`` makes."""
 N_SEEDS = 8
-N_PAIRS = 32
-"""Pairs that a circuit is found on, and as many that it is judged on."""
 BLOCK, MAX_BLOCKS = 256, 8
 """Items that pairs of ``skipped`` are looked for in, in so many blocks."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from analyses.circuit.compare import N_HALVES
 from analyses.circuit.find import circuits
 from analyses.circuit.functions import OTHER, by_function, head_functions, similarity
 from analyses.circuit.of_rules import CONTRASTS
@@ -35,8 +36,6 @@ QUALITY = {
 STRONG = 0.1
 """The share of what a pair changes that one edge out of a head carries, for the head to be listed."""
 MOST_EDGES = 8
-N_HALVES = 50
-"""Random halves of the seeds that similarities are means over."""
 Maps = dict[str, dict[str, dict[str, float]]]
 
 

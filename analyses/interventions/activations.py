@@ -14,7 +14,7 @@ from analyses.interventions.items import Layout, cut, inputs, layouts, order_of_
 from analyses.interventions.metrics import Metric, metric_of, scored_tokens
 from analyses.interventions.patch import position_axis, run_with_activations
 from analyses.interventions.trace import Weights, behind_queries, trace
-from analyses.models import batches
+from analyses.models import batches, batches_of
 from mechproc.errors import require
 from mechproc.model.hooked import HookedTransformer
 from mechproc.procedures.base import Items
@@ -25,9 +25,7 @@ Activations = dict[str, Tensor]
 
 def record(model: HookedTransformer, items: Items, hooks: Sequence[str]) -> Activations:
     """The activations of ``hooks`` over all items, [item, pos, ...], from the hooked model."""
-    parts = [
-        run_with_activations(model, items.take(batch), hooks)[1] for batch in batches(len(items), items.tokens.shape[1])
-    ]
+    parts = [run_with_activations(model, items.take(batch), hooks)[1] for batch in batches_of(items)]
     return {hook: torch.cat([part[hook] for part in parts]) for hook in hooks}
 
 
@@ -96,7 +94,7 @@ def gradients(
     """
     measured, found = metric_of(metric), {hook: [] for hook in hooks}
     cells, answers = model.cfg.input == "vectors", items if answers is None else answers
-    for batch in batches(len(items), items.tokens.shape[1]):
+    for batch in batches_of(items):
         part, other = items.take(batch), None if foils is None else foils.take(batch)
         tokens = scored_tokens(answers.take(batch), model.cfg.device, other, cells)
         kept: Activations = {}

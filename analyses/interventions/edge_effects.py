@@ -15,7 +15,7 @@ from analyses.interventions.metrics import Metric, ScoredTokens, metric_of, scor
 from analyses.interventions.patch import Positions
 from analyses.interventions.stand_ins import Ablated
 from analyses.interventions.trace import Weights, in_float64, require_finite, trace
-from analyses.models import batches
+from analyses.models import batches_of
 from mechproc.model.hooked import HookedTransformer
 from mechproc.result import Label
 
@@ -50,7 +50,7 @@ def measure(
     model = in_float64(model)
     weights, cells = Weights.of(model), model.cfg.input == "vectors"
     effects, own = [], {"clean": [], "corrupt": [], "accuracy": []}
-    for batch in batches(len(chosen.items), chosen.items.tokens.shape[1]):
+    for batch in batches_of(chosen.items):
         clean, corrupt = (cut(block.take(batch)) for block in (chosen.pairs.clean, chosen.pairs.corrupt))
         runs = [trace(weights, clean), trace(weights, corrupt)]
         for each in runs:

@@ -22,7 +22,7 @@ from analyses.interventions.trace import (
     require_finite,
     trace,
 )
-from analyses.models import batches
+from analyses.models import batches_of
 from mechproc.model.hooked import HookedTransformer
 from mechproc.model.parts import Site
 from mechproc.procedures.base import Items
@@ -114,7 +114,7 @@ def _exchanged(
     order, n = order_of_length(exchange.answers), len(exchange.answers)
     patched, ends, counts = np.zeros((len(exchange.cells), n)), np.zeros((2, n)), np.zeros(n)
     right = 0.0
-    for batch in batches(n, exchange.answers.tokens.shape[1]):
+    for batch in batches_of(exchange.answers):
         chosen = order[batch]
         answers = cut(exchange.answers.take(chosen))
         foils = None if exchange.foils is None else exchange.foils.take(chosen)

@@ -50,6 +50,12 @@ class Cell:
         return f"{self.method} / {self.family} / {self.contrast}"
 
 
+def cells_of(kind: str, methods: Iterable[Method]) -> list[Cell]:
+    """What methods are asked of a family."""
+    chosen = list(methods)
+    return [Cell(m.name, kind, contrast) for contrast in ASKED[kind] for m in chosen if asked(kind, contrast, m.kind)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """What a method says of one planting."""
@@ -103,7 +109,7 @@ def run(
     rows: dict[Cell, np.ndarray] = {}
     draws: dict[str, int] = {}
     for kind in _known("kinds", kinds, ASKED):
-        cells = [Cell(m.name, kind, c) for c in ASKED[kind] for m in chosen if asked(kind, c, m.kind)]
+        cells = cells_of(kind, chosen)
         if not cells:
             continue
         family = _family(kind, settings or {})

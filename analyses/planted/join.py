@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from analyses.planted.applies import ASKED, asked
-from analyses.planted.calibrate import QUANTITIES, Cell
+from analyses.planted.applies import ASKED
+from analyses.planted.calibrate import QUANTITIES, Cell, cells_of
 from analyses.planted.methods import METHODS
 from mechproc.errors import require
 from mechproc.result import Result, Where
@@ -25,13 +25,7 @@ BY_CELL = ("cells", "expected", "commits")
 
 def every_cell() -> list[Cell]:
     """All that methods are asked, family by family."""
-    return [
-        Cell(method.name, kind, contrast)
-        for kind, contrasts in ASKED.items()
-        for contrast in contrasts
-        for method in METHODS.values()
-        if asked(kind, contrast, method.kind)
-    ]
+    return [cell for kind in ASKED for cell in cells_of(kind, METHODS.values())]
 
 
 def missing(result: Result) -> list[Cell]:

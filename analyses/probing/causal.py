@@ -27,7 +27,7 @@ from analyses.interventions.patch import Patch, check_no_op
 from analyses.interventions.standing import standing
 from analyses.interventions.sweep import sweep
 from analyses.interventions.trace import Weights, check_trace, require_finite, trace
-from analyses.models import Models, batches, by_seed, sized_threads
+from analyses.models import Models, batches_of, by_seed, sized_threads
 from analyses.probing import fit
 from analyses.probing.rows import Positions, Question, activations_at, chosen_positions, questions, split_items
 from analyses.probing.sites import sites_of
@@ -175,7 +175,7 @@ class _Measured:
         check_trace(model, first)
         check_no_op(model, first, {name: [site] for name, site in sites.items()})
         self.runs, losses, right = [], [], []
-        for batch in batches(len(pairs), pairs.clean.tokens.shape[1]):
+        for batch in batches_of(pairs.clean):
             clean = cut(pairs.clean.take(batch))
             ours, theirs = trace(weights, clean), trace(weights, cut(pairs.corrupt.take(batch)))
             require_finite(ours.logits, label)

@@ -17,7 +17,7 @@ import torch
 from analyses.interventions.metrics import metric_of, scored_tokens
 from analyses.interventions.patch import run_with_activations
 from analyses.interventions.trace import require_finite
-from analyses.models import batches
+from analyses.models import batches_of
 from mechproc.config import nearest
 from mechproc.errors import ConfigError, require
 from mechproc.model.config import ModelConfig
@@ -176,7 +176,7 @@ def activations_at(
     hooks, cells = sorted({site.hook for site in sites.values()}), model.cfg.input == "vectors"
     found: dict[str, list[np.ndarray]] = {name: [] for name in sites}
     right = []
-    for batch in batches(len(items), items.tokens.shape[1]):
+    for batch in batches_of(items):
         part = items.take(batch)
         logits, cache = run_with_activations(model, part, hooks)
         require_finite(logits, seed)

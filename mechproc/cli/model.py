@@ -79,11 +79,12 @@ def _list(args: argparse.Namespace) -> int:
     """Print one line for each rule; accuracies are over scored tokens, from 0 to 1."""
     from mechproc.pretrained import card, shipped
 
-    width = 2 + max(map(len, shipped()))
+    names = shipped()
+    width = 2 + max(map(len, names))
     print(
         f"{'rule':{width}}{'seeds':>6}{'lowest':>9}{'mean':>9}{'highest':>9}{'ceiling':>9}{'baseline':>10}{'mastered':>10}"
     )
-    for rule in shipped():
+    for rule in names:
         known = card(rule)
         scores = [donor["accuracy"] for donor in known["donors"]]
         figures = (min(scores), sum(scores) / len(scores), max(scores), known["ceiling"])

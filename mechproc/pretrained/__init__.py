@@ -21,17 +21,13 @@ if TYPE_CHECKING:
     from mechproc.model.state import State
 
 DATA = Path(__file__).parent / "data"
-
-
 TRANSFERABLE = "transferable/"
 """What the names of models begin with that were pretrained to be moved."""
 
 
 def shipped() -> list[str]:
     """What there are models of: rules by name, and with ``transferable/`` before it, rules of the studies' donors."""
-    return sorted(
-        path.parent.relative_to(DATA).as_posix() for path in [*DATA.glob("*/card.json"), *DATA.glob("*/*/card.json")]
-    )
+    return sorted(path.parent.relative_to(DATA).as_posix() for path in DATA.rglob("card.json"))
 
 
 def card(rule: str) -> dict[str, Any]:

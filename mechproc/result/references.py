@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ def reference_scores(result: Result) -> list[str]:
     for key, run in RUNS.items():
         of_seed = result.metadata.get(key)
         if isinstance(of_seed, dict) and of_seed and _are_numbers(of_seed):
-            scores = [float(score) for score in of_seed.values()]
-            low, high = (spelled_score(score, result.unit) for score in (min(scores), max(scores)))
-            parts.append(run.format(metric) + (f" {low}" if low == high else f" {low} to {high}"))
+            scores = spelled_range([float(score) for score in of_seed.values()], result.unit)
+            parts.append(f"{run.format(metric)} {scores}")
     for name, score in reference_lines(result).items():
         what, _, which = name.partition(": ")
         parts.append(f"{what} {spelled_score(score, result.unit)}{f' ({which})' if which else ''}")
@@ -68,6 +67,13 @@ def spelled_score(score: float, unit: str) -> str:
     stands before the bracket; none where every quantity has its own, ``"norm: weight; rank: directions"``."""
     unit = unit.partition(" (")[0]
     return f"{100 * score:.1f} %" if unit == "fraction" else f"{score:.4g}{'' if ':' in unit else f' {unit}'}"
+
+
+def spelled_range(scores: Iterable[float], unit: str) -> str:
+    """The lowest and the highest score with their unit, one of them where they are spelled alike."""
+    found = list(scores)
+    low, high = (spelled_score(score, unit) for score in (min(found), max(found)))
+    return low if low == high else f"{low} to {high}"
 
 
 def _apart(result: Result) -> str:
