@@ -26,7 +26,7 @@ from mechproc.provenance import commit
 from mechproc.result import Result
 
 FLOOR, QUANTILE, N_CALIBRATION = 0.05, 0.99, 20
-"""Nats; a share; plantings."""
+"""In the unit of the method, nats of most; a share; plantings."""
 RATES = ("hit", "alarm", "part hit", "part alarm")
 BOUNDS = ("", " low", " high")
 QUANTITIES = (
@@ -62,7 +62,7 @@ class Measured:
 
     roles: Mapping[str, Role]
     effects: Mapping[str, float]
-    """Nats, by part; parts that the method cannot measure are absent."""
+    """In the unit of the method, by part; parts that the method cannot measure are absent."""
     draws: int = 1
     """Draws until the planting was accepted."""
 
@@ -99,7 +99,8 @@ def run(
 
     Rates are fractions, with 95 % Wilson intervals (``low``, ``high``); those of parts count each part of each planting
     as one, although the parts of a planting are not independent. ``flagged: ROLE`` is the share of the parts of a role
-    that are flagged; ``metadata["expected"]`` has what the method must say of it. The threshold is in nats.
+    that are flagged; ``metadata["expected"]`` has what the method must say of it. The threshold is in the unit of the
+    method.
 
     Errors: ``ConfigError`` for a name that is not known; ``PlantingError`` where a family cannot be planted.
     """
@@ -140,7 +141,7 @@ def _measure(planting: Planting | None, cell: Cell) -> Measured:
 
 
 def threshold(measured: Iterable[Measured]) -> float:
-    """The effect (nats) above which a part is flagged: the rule of this module, from calibration plantings."""
+    """The effect above which a part is flagged: the rule of this module, from calibration plantings."""
     inert = [
         effect
         for one in measured
@@ -219,7 +220,7 @@ def _result(
         values=values,
         axes=("cell", "quantity"),
         coordinates={"cell": [cell.label for cell in rows], "quantity": QUANTITIES},
-        unit="fraction (threshold: nats)",
+        unit="fraction (threshold: the unit of the method)",
         direction="higher is better for hits, worse for alarms; a role's share is to be held against what is expected",
         what_it_does_not_show="how a method does on trained models, whose parts share their work and whose effects are "
         "smaller: the planted ones are saturated, a part is either essential or without effect",

@@ -1,4 +1,4 @@
-"""The methods that calibration runs, by name, each as one effect (nats) for every part of a planting."""
+"""The methods that calibration runs, by name, each as one effect for every part of a planting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analyses import ablation, attribution, patching, path_patching, probing
+from analyses import ablation, attention, attribution, patching, path_patching, probing, weights
 from analyses.ablation.kinds import undefined_reason
 from analyses.planted.planting import Planting
 from analyses.planted.roles import MethodKind
@@ -27,8 +27,8 @@ PROBED_PAIRS = 256
 PROBED_LATENT = "answer"
 """The latent that is probed; every planted rule has it."""
 Measure = Callable[[Planting, str], dict[str, float]]
-"""A planting and the name of one of its contrasts -> the effect of each part that the method can measure, in nats;
-larger: the part matters more."""
+"""A planting and the name of one of its contrasts -> the effect of each part that the method can measure, in the
+method's unit; larger: the part matters more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,18 +39,20 @@ class Method:
     kind: MethodKind
     """What it can find, as ``analyses.planted.roles.EXPECTED`` has it."""
     measure: Measure
+    unit: str = "nats"
+    """Of its effects, and of the threshold above which they are flagged."""
 
 
 METHODS: dict[str, Method] = {}
 """By name; ``register`` adds one."""
 
 
-def register(name: str, kind: MethodKind) -> Callable[[Measure], Measure]:
+def register(name: str, kind: MethodKind, unit: str = "nats") -> Callable[[Measure], Measure]:
     """A decorator that makes a function a method of calibration."""
 
     def registered(measure: Measure) -> Measure:
         require(name not in METHODS, "name", name, "the name of no other method")
-        METHODS[name] = Method(name, kind, measure)
+        METHODS[name] = Method(name, kind, measure, unit)
         return measure
 
     return registered
@@ -138,6 +140,28 @@ def probe_direction(planting: Planting, contrast: str) -> dict[str, float]:
     ).select(latent=PROBED_LATENT, seed=0)
     above = effects.select(quantity="patched").values - effects.select(quantity="patched, random").values
     return dict(zip(parts, above.tolist(), strict=True))
+
+
+@register("attention on targets", "looking", "share of attention")
+def attention_on_targets(planting: Planting, contrast: str) -> dict[str, float]:
+    """Of each head, the share of attention on one of the targets that the procedure names above that of uniform
+    attention; the largest over the targets."""
+    masks = planting.procedure.attention_targets(planting.items)
+    found = attention.scores([planting.model], planting.items, masks)
+    floors = [found.metadata["uniform"][name] for name in found.coordinates["mask"]]
+    above = (found.values[..., 0] - np.reshape(floors, (-1, 1, 1))).max(axis=0)
+    return {f"L{layer}.H{head}": float(value) for (layer, head), value in np.ndenumerate(above)}
+
+
+@register("composition score", "composing", "composition score")
+def composition_score(planting: Planting, contrast: str) -> dict[str, float]:
+    """How much of what a part writes another one reads, above the mean over random rotations; the largest over the
+    inputs of later parts and the logits. The weights alone decide it."""
+    found = weights.composition([planting.model]).select(seed=0)
+    above = found.select(quantity="score").values - found.select(quantity="baseline").values
+    rows = dict(zip(found.coordinates["writer"], above.reshape(len(above), -1), strict=True))
+    # a part that writes along the all-ones vector alone writes nothing that is read
+    return {part: float(np.nan_to_num(rows[part], nan=-1.0).max()) for part in _probed(planting, contrast)}
 
 
 @register("single-part transfer", "training")

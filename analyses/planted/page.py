@@ -29,20 +29,20 @@ def markdown(result: Result) -> str:
         "any alarm",
         "parts found",
         "parts alarmed",
-        "threshold, nats",
+        "threshold",
     )
     rows = []
     for label in result.coordinates["cell"]:
         cell = result.metadata["cells"][label]
         row = result.select(cell=label)
         rates = [_rate(row, rate) for rate in ("hit", "alarm", "part hit", "part alarm")]
-        limit = f"{float(row.select(quantity='threshold').values):.3f}"
+        limit = f"{float(row.select(quantity='threshold').values):.3f} {METHODS[cell['method']].unit}"
         rows.append([cell["method"], cell["family"], cell["contrast"], *rates, limit])
     rule, n = result.metadata["rule"], result.metadata["n_plantings"]
     settings = [f"{name} = {value}" for name, value in result.metadata["settings"].items()]
     below = (
         f"Settings of the families: {', '.join(settings) or 'at their defaults'}. Plantings in each cell: {n}, after "
-        f"{rule['n_calibration']} others for the threshold, which is the larger of {rule['floor']} nats and the "
+        f"{rule['n_calibration']} others for the threshold, which is the larger of {rule['floor']} and the "
         f"{100 * rule['quantile']:g} % quantile of inert parts. Does not show: {result.what_it_does_not_show}."
     )
     blocks = [table(heads, rows), below, *_of_roles(result), _provenance(result), *_not_measured(result)]

@@ -8,15 +8,19 @@ nothing, when only the second summand changes.
 from __future__ import annotations
 
 import enum
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-MethodKind = Literal["zero", "mean", "resample", "patching", "attribution", "reading", "probing", "training"]
+MethodKind = Literal[
+    "zero", "mean", "resample", "patching", "attribution", "reading", "looking", "composing", "probing", "training"
+]
 """What a method does, as far as it decides what can be found.
 
 - ``zero``, ``mean``, ``resample``: ablation of one part, the partner being any other item of the same layout;
 - ``patching``: activation or exact path patching along the clean and corrupt items of a contrast;
 - ``attribution``: gradient times difference along the same pairs, integrated or not;
-- ``reading``: methods that read activations and intervene nowhere (probes, attention scores);
+- ``reading``: methods that read activations and intervene nowhere (probes);
+- ``looking``: methods that read attention patterns, of heads alone;
+- ``composing``: methods that read which weights fit together, without any item;
 - ``probing``: what a probe reads is replaced by what it reads in any other item of the same layout;
 - ``training``: what a fresh model gains from a part of a donor.
 """
@@ -58,24 +62,31 @@ class Role(enum.Enum):
 ALARMS = frozenset({Role.DECOY, Role.INERT_EXACT, Role.INERT_NORM, Role.INERT_TRAINED, Role.RANDOM})
 """Roles whose flagging is a false alarm."""
 
-EXPECTED: dict[Role, dict[MethodKind, Expected]] = {
-    role: cast(dict[MethodKind, Expected], dict(zip(get_args(MethodKind), row, strict=True)))
-    for role, row in {
-        #                    zero      mean      resample  patching  attribution  reading  probing  training
-        Role.CARRIES: ("flags", "flags", "flags", "flags", "flags", "either", "flags", "flags"),
-        Role.NEEDED: ("flags", "flags", "flags", "silent", "silent", "either", "either", "either"),
-        Role.REDUNDANT: ("silent", "silent", "flags", "flags", "flags", "either", "either", "either"),
-        Role.BACKED_UP: ("silent", "flags", "flags", "flags", "flags", "either", "flags", "either"),
-        Role.BACKUP: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "either"),
-        Role.CANCELLING: ("flags", "flags", "flags", "silent", "silent", "either", "either", "either"),
-        Role.CONSTANT: ("flags", "silent", "silent", "silent", "silent", "either", "silent", "either"),
-        Role.DECOY: ("silent", "silent", "silent", "silent", "silent", "flags", "silent", "either"),
-        Role.INERT_EXACT: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "silent"),
-        Role.INERT_NORM: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "silent"),
-        Role.INERT_TRAINED: ("silent", "silent", "silent", "silent", "silent", "either", "silent", "silent"),
-        Role.RANDOM: ("either", "either", "either", "either", "either", "either", "either", "silent"),
-    }.items()
-}
+_TABLE = """
+              zero   mean   resample patching attribution reading looking composing probing training
+CARRIES       flags  flags  flags    flags    flags       either  flags   flags     flags   flags
+NEEDED        flags  flags  flags    silent   silent      either  flags   flags     either  either
+REDUNDANT     silent silent flags    flags    flags       either  flags   flags     either  either
+BACKED_UP     silent flags  flags    flags    flags       either  flags   flags     flags   either
+BACKUP        silent silent silent   silent   silent      either  either  flags     silent  either
+CANCELLING    flags  flags  flags    silent   silent      either  either  flags     either  either
+CONSTANT      flags  silent silent   silent   silent      either  either  either    silent  either
+DECOY         silent silent silent   silent   silent      flags   flags   silent    silent  either
+INERT_EXACT   silent silent silent   silent   silent      either  silent  silent    silent  silent
+INERT_NORM    silent silent silent   silent   silent      either  silent  silent    silent  silent
+INERT_TRAINED silent silent silent   silent   silent      either  silent  silent    silent  silent
+RANDOM        either either either   either   either      either  either  either    either  silent
+"""
+
+
+def _expected(table: str) -> dict[Role, dict[MethodKind, Expected]]:
+    """The cells of a table whose columns are kinds of methods."""
+    kinds, *rows = (line.split() for line in table.strip().splitlines())
+    assert kinds == list(get_args(MethodKind))
+    return {Role[name]: cast(Any, dict(zip(kinds, words, strict=True))) for name, *words in rows}
+
+
+EXPECTED = _expected(_TABLE)
 """What a method of each kind must say of a part of each role. Zeros at a QK are undefined: that cell means nothing."""
 
 

@@ -106,6 +106,17 @@ def test_effects_are_those_of_the_part():
     assert max(effects.values()) > 1
 
 
+@pytest.mark.parametrize("kind", ["offset", "haystack", "decoy"])
+def test_attention_and_weights_say_which_part_it_is(kind):
+    planting = plant(families()[kind](n_items=64), 1)
+    carry, decoys = planting.parts(Role.CARRIES), planting.parts(Role.DECOY)
+    looks = METHODS["attention on targets"].measure(planting, ANY)
+    assert set(sorted(looks, key=lambda part: -looks[part])[: len(carry + decoys)]) == set(carry + decoys)
+    composes = METHODS["composition score"].measure(planting, ANY)
+    assert set(composes) == set(planting.roles) and min(composes[part] for part in carry) > 0.2
+    assert all(composes[part] < 0.2 for part in decoys)
+
+
 @pytest.mark.parametrize(
     "arguments, field",
     [
