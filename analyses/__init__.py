@@ -18,6 +18,7 @@ ANALYSES = {
     "path-patching": "path_patching.run",
     "circuit": "circuit.run",
     "circuit-functions": "circuit.compare",
+    "circuit-map": "circuit.path_map",
     "probing": "probing.run",
     "probing-causal": "probing.causal_effect",
     "spectrum": "weights.spectrum",

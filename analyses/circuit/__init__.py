@@ -3,7 +3,7 @@
 ``run`` finds and judges the circuit of each model, ``circuits`` makes graphs of its Result. ``compare`` lays the
 circuits of several rules and seeds beside each other by what their heads attend to, ``by_function`` those of one
 Result.
-``maps`` has the QK and OV maps on the edges of a circuit.
+``maps`` has the QK and OV maps on the edges of a circuit, ``path_map`` one of a circuit that it finds first.
 """
 
 from analyses.circuit.compare import compare
@@ -11,6 +11,17 @@ from analyses.circuit.evaluate import evaluate
 from analyses.circuit.find import circuits, run
 from analyses.circuit.functions import by_function, head_functions, similarity
 from analyses.circuit.graph import Circuit
-from analyses.circuit.maps import maps
+from analyses.circuit.maps import maps, path_map
 
-__all__ = ["Circuit", "by_function", "circuits", "compare", "evaluate", "head_functions", "maps", "run", "similarity"]
+__all__ = [
+    "Circuit",
+    "by_function",
+    "circuits",
+    "compare",
+    "evaluate",
+    "head_functions",
+    "maps",
+    "path_map",
+    "run",
+    "similarity",
+]

@@ -6,18 +6,22 @@ earlier heads of the circuit. What an MLP sends is a non-linear function of all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from analyses.circuit.find import circuits, run
 from analyses.circuit.graph import Circuit
 from analyses.interventions.edges import LOGITS, edges
 from analyses.matrices import Matrices, product, said_of
 from analyses.models import sized_threads
+from analyses.weights.circuits import token_labels
 from mechproc.config import nearest
-from mechproc.errors import PartError
+from mechproc.errors import ConfigError, PartError, require
 from mechproc.model.hooked import HookedTransformer
-from mechproc.result import Result
+from mechproc.procedures.base import Procedure
+from mechproc.result import Label, Result
 
 SOURCES = {"embed": "embed.W_E", "pos": "pos_embed.W_pos"}
 DOES_NOT_SHOW = (
@@ -27,7 +31,56 @@ DOES_NOT_SHOW = (
 
 
 @sized_threads
-def maps(model: HookedTransformer, circuit: Circuit, *, folded: bool = True) -> dict[str, Result]:
+def path_map(
+    model: HookedTransformer,
+    procedure: Procedure,
+    pair: str,
+    path: str | None = None,
+    *,
+    controls: Sequence[str] = (),
+    threshold: float | None = None,
+    folded: bool = True,
+    seed: int = 0,
+    n_items: int | None = None,
+) -> Result:
+    """The QK or OV map of a head along the paths into it in the model's circuit: axes ``query`` and ``key``, or
+    ``source`` and ``output``.
+
+    The circuit is found first (``analyses.circuit.run``), then one of its ``maps`` is taken.
+
+    - ``procedure``: what the circuit is found on; its names of tokens are the labels;
+    - ``pair``: the kind of minimal pair that the circuit is found with;
+    - ``path``: which map, such as "L1.H2.QK: embed, embed > L0.H1" or "L1.H2.OV: embed"; by default that of the
+      strongest edges into a head;
+    - ``controls``: kinds of pairs that change something else, for the threshold;
+    - ``threshold``: the smallest size of an edge (logits), by default from the controls;
+    - ``folded``: whether the gains of the LayerNorms are multiplied in;
+    - ``seed``: of the pairs;
+    - ``n_items``: how many pairs the circuit is found on.
+
+    Directions and units are those of ``maps``. ``metadata["maps"]`` names all maps of the circuit.
+    Errors: ``ConfigError`` for a path that the circuit lacks, and for a circuit without a head that has a map.
+    """
+    found = run([model], procedure, pair, controls=controls, threshold=threshold, seed=seed, n_items=n_items)
+    (circuit,) = circuits(found).values()
+    every = maps(model, circuit, folded=folded, procedure=procedure)
+    require(bool(every), "circuit", circuit.edges, "one circuit with a head that something of the embeddings reaches")
+    if path is None:
+        path = max(every, key=lambda name: sum(map(abs, every[name].metadata["effects"].values())))
+    if path not in every:
+        known = "; ".join(every)
+        raise ConfigError(f"path = {path!r} is not allowed: one of {known}{nearest(path, every)}")
+    others = [name for name in every if name != path]
+    told = [f"Other maps of the circuit: {'; '.join(others)}."] if others else []
+    chosen = every[path]
+    shared = {name: found.metadata[name] for name in ("pairs", "evaluation", "warnings") if name in found.metadata}
+    return dataclasses.replace(chosen, metadata={**chosen.metadata, **shared, "maps": list(every), "sentences": told})
+
+
+@sized_threads
+def maps(
+    model: HookedTransformer, circuit: Circuit, *, folded: bool = True, procedure: Procedure | None = None
+) -> dict[str, Result]:
     """The QK and OV map of each head of the circuit, for each linear path into it.
 
     The names say head, map and path: ``"L1.H2.OV: embed"`` is what a token does when the head attends to it,
@@ -39,8 +92,9 @@ def maps(model: HookedTransformer, circuit: Circuit, *, folded: bool = True) -> 
       path into the queries and one into the keys. Where the circuit has an edge into one of the two only, the pairs do
       not change the other, and both ``embed`` and ``pos`` stand for it;
 
-    with P = W_E or W_pos, times W_V W_O of each head on the way. Labels are tokens or positions. ``folded``: whether
-    the gains of LayerNorms are multiplied in and writing weights are centred, as in ``analyses.weights``.
+    with P = W_E or W_pos, times W_V W_O of each head on the way. Labels are tokens, by the names that ``procedure``
+    gives them if there is one, or positions. ``folded``: whether the gains of LayerNorms are multiplied in and writing
+    weights are centred, as in ``analyses.weights``.
 
     ``metadata`` has ``part``, ``effects`` (logits of the circuit's edges into the head that the map is about) and, for
     maps from tokens to tokens, ``diagonal``: the share of rows whose largest entry is at the same token, which is 1
@@ -61,7 +115,7 @@ def maps(model: HookedTransformer, circuit: Circuit, *, folded: bool = True) -> 
             for path, source in values.items():
                 name = f"{head}.OV: {path}"
                 table = source @ ov @ matrices.state["unembed.W_U"]
-                found[name] = _result(name, table, circuit, matrices, path.startswith("embed"))
+                found[name] = _result(name, table, circuit, matrices, path.startswith("embed"), procedure)
         if queries or keys:
             every = {origin: matrices.state[name] for origin, name in SOURCES.items()}
             qk = product(matrices.of_part(f"{head}.QK")["QK"]) / np.sqrt(matrices.cfg.d_head or 1)
@@ -69,7 +123,7 @@ def maps(model: HookedTransformer, circuit: Circuit, *, folded: bool = True) -> 
                 for other, key in (keys or every).items():
                     name = f"{head}.QK: {path}, {other}"
                     alike = path.startswith("embed") and other.startswith("embed")
-                    found[name] = _result(name, query @ qk @ key.T, circuit, matrices, alike)
+                    found[name] = _result(name, query @ qk @ key.T, circuit, matrices, alike, procedure)
     return found
 
 
@@ -88,8 +142,15 @@ def _paths(matrices: Matrices, circuit: Circuit, receiver: str) -> Mapping[str, 
     return found
 
 
-def _result(name: str, values: np.ndarray, circuit: Circuit, matrices: Matrices, alike: bool) -> Result:
-    part = name.partition(":")[0]
+def _labels(axis: str, path: str, n: int, procedure: Procedure | None) -> list[Label]:
+    """Of tokens or of positions, as the path begins; of logits always tokens."""
+    return token_labels(n, procedure) if axis == "output" or path.startswith("embed") else [*range(n)]
+
+
+def _result(
+    name: str, values: np.ndarray, circuit: Circuit, matrices: Matrices, alike: bool, procedure: Procedure | None
+) -> Result:
+    part, _, paths = name.partition(": ")
     is_qk, head = part.endswith(".QK"), part.rpartition(".")[0]
     axes = ("query", "key") if is_qk else ("source", "output")
     inputs = (f"{head}.q", f"{head}.k") if is_qk else (f"{head}.v",)
@@ -99,7 +160,10 @@ def _result(name: str, values: np.ndarray, circuit: Circuit, matrices: Matrices,
         name=name,
         values=values,
         axes=axes,
-        coordinates={axis: list(range(n)) for axis, n in zip(axes, values.shape, strict=True)},
+        coordinates={
+            axis: _labels(axis, path, n, procedure)
+            for axis, path, n in zip(axes, [*paths.split(", "), ""], values.shape, strict=False)
+        },
         unit="nats" if is_qk else "logits",
         direction="higher: the query attends more to the key" if is_qk else "higher: the source raises the output more",
         what_it_does_not_show=f"{DOES_NOT_SHOW}.",

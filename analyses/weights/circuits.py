@@ -62,13 +62,13 @@ def circuit(
     if is_qk:
         values = values / np.sqrt(matrices.cfg.d_head or 1)
     axes = ("query", "key") if is_qk else ("source", "output")
-    names = list(procedure.token_names) if procedure is not None and basis == "tokens" else []
+    names = procedure if basis == "tokens" else None
     unit = "weight" if basis == "residual" else "nats" if is_qk else "logits"
     return Result(
         name=f"{part} in the basis of {'the residual stream' if basis == 'residual' else basis}",
         values=values,
         axes=axes,
-        coordinates={axis: _labels(n, names) for axis, n in zip(axes, values.shape, strict=True)},
+        coordinates={axis: token_labels(n, names) for axis, n in zip(axes, values.shape, strict=True)},
         unit=unit,
         direction="higher: the query attends more to the key" if is_qk else "higher: the source raises the output more",
         what_it_does_not_show=f"{NOT_SHOWN}.",
@@ -76,6 +76,8 @@ def circuit(
     )
 
 
-def _labels(n: int, names: list[str]) -> list[Label]:
-    """Of each row or column; numbers where the tokens have no names of their own."""
+def token_labels(n: int, procedure: Procedure | None) -> list[Label]:
+    """Of each of ``n`` tokens, the name that the procedure gives it; numbers without a procedure, and where tokens have
+    no names of their own."""
+    names = [] if procedure is None else list(procedure.token_names)
     return [*names] if len(names) == n == len(set(names)) else [*range(n)]

@@ -44,6 +44,7 @@ MADE = {
     "circuit-functions": lambda: function("circuit-functions")(
         GROUPS, dict.fromkeys(GROUPS, TASK), ["answer"], threshold=1e-9, **FEW
     ),
+    "circuit-map": lambda: function("circuit-map")(MODELS[3], TASK, "answer", threshold=1e-9, **FEW),
     "probing": on_rule("probing", latents=["answer"], sites=["L0.attn"], n_items=60),
     "probing-causal": on_rule("probing-causal", latents=["answer"], sites=["L0.attn"], n_items=60, n_controls=1),
     "spectrum": lambda: function("spectrum")(MODELS),

@@ -7,7 +7,7 @@ import plotly.io as pio
 import pytest
 
 from analyses import weights
-from analyses.circuit import Circuit, maps
+from analyses.circuit import Circuit, maps, path_map
 from analyses.figures import head_map
 from analyses.interventions.edges import LOGITS, Edge
 from analyses.planted.family import families
@@ -71,6 +71,22 @@ def test_what_an_mlp_sends_has_no_map_and_a_foreign_edge_is_refused(haystack):
     assert maps(planted.model, circuit) == {}
     with pytest.raises(PartError, match=r"'embed -> L7.H0.v' is no edge"):
         maps(planted.model, Circuit({Edge("embed", "L7.H0.v"): 1.0}))
+
+
+def test_one_map_of_the_circuit_that_a_model_has(haystack):
+    planted, _, second, _ = haystack
+    rule, asked = planted.procedure, {"pair": "answer", "n_items": 16}
+    whole = path_map(planted.model, rule, **asked)
+    assert whole.metadata["maps"] and whole.name in whole.metadata["maps"]
+    one = path_map(planted.model, rule, path=f"{second}.OV: embed", **asked)
+    names = tuple(rule.token_names)
+    assert one.coordinates == {"source": names, "output": names}
+    plain = weights.circuit(planted.model, f"{second}.OV", "tokens")
+    assert np.array_equal(one.values, plain.values) and one.metadata["effects"]
+    with pytest.raises(ConfigError, match=rf"path = 'L9.H0.OV: embed' is not allowed.*{second}.OV: embed"):
+        path_map(planted.model, rule, path="L9.H0.OV: embed", **asked)
+    with pytest.raises(ConfigError, match="circuit"):
+        path_map(planted.model, rule, threshold=1e9, **asked)
 
 
 def test_a_map_is_drawn_with_names(haystack):
