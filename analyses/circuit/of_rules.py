@@ -1,9 +1,11 @@
 """Which heads implement ``identity``, ``set`` and ``k-dyck``: circuits of the shipped models, found and judged.
 
     python -m analyses.circuit.of_rules --out results/analyses/circuit
+    python -m analyses.circuit.of_rules --donors --out results/analyses/circuit/transferable
 
-writes for each contrast a Result and what its maps say, and for each rule where its heads look. The tables of
-``docs/questions/which-heads.md`` are made from them (``analyses.circuit.page``).
+writes for each contrast a Result and what its maps say, and for each rule where its heads look; with ``--donors`` of
+the models that ship as donors for other tasks (``transferable/RULE``). The tables of ``docs/questions/which-heads.md``
+are made from them (``analyses.circuit.page``).
 """
 
 from __future__ import annotations
@@ -22,23 +24,27 @@ from analyses.circuit.maps import maps
 from analyses.interventions.items import Pairs, own_items
 from mechproc.errors import require
 from mechproc.files import write_json
-from mechproc.pretrained import card, load_pretrained
+from mechproc.pretrained import TRANSFERABLE, card, load_pretrained
 from mechproc.procedures import Procedure
 from mechproc.result import Result
 
 CONTRASTS = {"identity": ["symbol"], "set": ["symbol", "skip"], "k-dyck": ["kind", "nesting"]}
 """The contrasts of each rule: kinds of its minimal pairs, and ``"skip"``, which ``skipped`` makes."""
-N_SEEDS = 8
+OF_DONORS = {"identity": ["symbol"], "set": ["symbol"], "stack": ["symbol"], "k-dyck": ["kind", "nesting"]}
+"""Those of donors, which ship as ``transferable/RULE``. None of those of ``set`` has learned to skip."""
+SEEDS, SEEDS_OF_DONORS = range(8), range(10, 18)
 BLOCK, MAX_BLOCKS = 256, 8
 """Items that pairs of ``skipped`` are looked for in, in so many blocks."""
 
 
-def measure(rule: str, n_seeds: int = N_SEEDS, n_pairs: int = N_PAIRS) -> Iterator[tuple[str, Result]]:
-    """The circuits of each contrast of a rule, and ``"attention"``: the shares of attention on the rule's targets."""
+def measure(
+    rule: str, contrasts: Sequence[str], seeds: Sequence[int], n_pairs: int = N_PAIRS
+) -> Iterator[tuple[str, Result]]:
+    """The circuits of each contrast of a shipped rule, and ``"attention"``: the shares of attention on its targets."""
     procedure = Procedure.from_dict(card(rule)["procedure"])
-    models = {seed: load_pretrained(rule, seed) for seed in range(n_seeds)}
+    models = {seed: load_pretrained(rule, seed) for seed in seeds}
     yield "attention", looks(models, procedure)
-    for contrast in CONTRASTS[rule]:
+    for contrast in contrasts:
         if contrast == "skip":
             yield contrast, run(models, skipped(procedure, 2 * n_pairs))
         else:
@@ -107,14 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the files."""
     parser = argparse.ArgumentParser(prog="python -m analyses.circuit.of_rules", description="shipped rules")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--rules", nargs="+", choices=CONTRASTS, default=list(CONTRASTS), help="by default all")
+    parser.add_argument("--donors", action="store_true", help="the models that ship as donors")
     settings = parser.parse_args(arguments)
+    contrasts, seeds = (OF_DONORS, SEEDS_OF_DONORS) if settings.donors else (CONTRASTS, SEEDS)
     settings.out.mkdir(parents=True, exist_ok=True)
-    for rule in settings.rules:
-        for name, found in measure(rule):
+    for rule, kinds in contrasts.items():
+        shipped = f"{TRANSFERABLE}{rule}" if settings.donors else rule
+        for name, found in measure(shipped, kinds, seeds):
             found.save(settings.out / f"{rule}-{name}.json")
-            if name in CONTRASTS[rule]:
-                write_json(settings.out / f"{rule}-{name}-maps.json", diagonals(rule, found))
+            if name in kinds:
+                write_json(settings.out / f"{rule}-{name}-maps.json", diagonals(shipped, found))
     return 0
 
 

@@ -17,14 +17,15 @@ import numpy as np
 from analyses.circuit.compare import N_HALVES
 from analyses.circuit.find import circuits
 from analyses.circuit.functions import OTHER, by_function, head_functions, similarity
-from analyses.circuit.of_rules import CONTRASTS
+from analyses.circuit.of_rules import CONTRASTS, OF_DONORS
 from mechproc.files import read_json
 from mechproc.pages import table, write_between
-from mechproc.pretrained import card
+from mechproc.pretrained import TRANSFERABLE, card
 from mechproc.result import Label, Result
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "results" / "analyses" / "circuit"
+OF_THE_DONORS = MEASURED / "transferable"
 PAGE = ROOT / "docs" / "questions" / "which-heads.md"
 QUALITY = {
     "faithfulness": "alone",
@@ -37,46 +38,69 @@ STRONG = 0.1
 """The share of what a pair changes that one edge out of a head carries, for the head to be listed."""
 MOST_EDGES = 8
 Maps = dict[str, dict[str, dict[str, float]]]
+Rules = dict[str, list[str]]
 
 
-def load(folder: Path = MEASURED) -> dict[str, dict[str, Result]]:
+def load(folder: Path = MEASURED, rules: Rules = CONTRASTS) -> dict[str, dict[str, Result]]:
     """What was measured, by rule and contrast; ``"attention"`` beside the contrasts. Errors: ``StoreError``."""
     return {
         rule: {name: Result.load(folder / f"{rule}-{name}.json") for name in ("attention", *contrasts)}
-        for rule, contrasts in CONTRASTS.items()
+        for rule, contrasts in rules.items()
     }
 
 
-def load_maps(folder: Path = MEASURED) -> Maps:
+def load_maps(folder: Path = MEASURED, rules: Rules = CONTRASTS) -> Maps:
     """What the maps of each circuit say, by contrast, seed and map. Errors: ``StoreError``."""
-    names = [f"{rule}-{name}" for rule, contrasts in CONTRASTS.items() for name in contrasts]
+    names = [f"{rule}-{name}" for rule, contrasts in rules.items() for name in contrasts]
     return {name: read_json(folder / f"{name}-maps.json") for name in names}
 
 
 def sections(measured: dict[str, dict[str, Result]], maps: Maps) -> dict[str, str]:
     """The tables by the name of their marks, as Markdown."""
     return {
-        "standing": _standing(measured),
-        "quality": _quality(measured),
-        "functions": _functions(measured),
+        "standing": _standing(list(measured)),
         **{f"edges-{rule}": _edges(found) for rule, found in measured.items()},
-        "heads": _heads(measured),
+        **_tables(measured),
         "skip": _skip(measured["set"]["skip"], maps["set-skip"]),
-        "copying": _copying(measured["identity"]["symbol"], maps["identity-symbol"]),
-        "similarity": _similarity(measured),
+        "copying": _copying({"identity": maps["identity-symbol"]}),
     }
 
 
-def write(page: Path = PAGE, folder: Path = MEASURED) -> None:
+def sections_of_donors(measured: dict[str, dict[str, Result]], maps: Maps) -> dict[str, str]:
+    """The tables about donors by the name of their marks, as Markdown."""
+    found = {
+        "standing": _standing([f"{TRANSFERABLE}{rule}" for rule in measured]),
+        **_tables(measured),
+        "copying": _copying({name: maps[f"{name}-symbol"] for name in measured if f"{name}-symbol" in maps}),
+    }
+    return {f"donors-{name}": text for name, text in found.items()}
+
+
+def every_section() -> dict[str, str]:
+    """All tables of the page by the name of their marks. Errors: ``StoreError``."""
+    donors = load(OF_THE_DONORS, OF_DONORS), load_maps(OF_THE_DONORS, OF_DONORS)
+    return {**sections(load(), load_maps()), **sections_of_donors(*donors)}
+
+
+def write(page: Path = PAGE) -> None:
     """Put every table into the page. Errors: ``StoreError``."""
-    for name, text in sections(load(folder), load_maps(folder)).items():
+    for name, text in every_section().items():
         write_between(page, name, text)
+
+
+def _tables(measured: dict[str, dict[str, Result]]) -> dict[str, str]:
+    """The tables that masters and donors have alike."""
+    made = {"quality": _quality, "functions": _functions, "heads": _heads, "similarity": _similarity}
+    return {name: of(measured) for name, of in made.items()}
 
 
 def _each(measured: dict[str, dict[str, Result]]) -> dict[tuple[str, str], tuple[Result, Result]]:
     """The circuits and the attention of each rule and contrast."""
     return {
-        (rule, name): (found[name], found["attention"]) for rule, found in measured.items() for name in CONTRASTS[rule]
+        (rule, name): (circuit, found["attention"])
+        for rule, found in measured.items()
+        for name, circuit in found.items()
+        if name != "attention"
     }
 
 
@@ -89,9 +113,9 @@ def _change(found: Result) -> dict[str, float]:
     return {seed: clean - found.metadata["corrupt"][seed] for seed, clean in found.metadata["clean"].items()}
 
 
-def _standing(measured: dict[str, dict[str, Result]]) -> str:
+def _standing(rules: Sequence[str]) -> str:
     rows = []
-    for rule in measured:
+    for rule in rules:
         known = card(rule)
         accuracy = [donor["accuracy"] for donor in known["donors"]]
         best = max(known["baselines"].values())
@@ -176,9 +200,12 @@ def _skip(found: Result, maps: dict[str, dict[str, float]]) -> str:
     return table([*head, "QK map with most tokens that look for themselves"], rows)
 
 
-def _copying(found: Result, maps: dict[str, dict[str, float]]) -> str:
-    rows = [[str(seed), _best(maps[str(seed)], "OV")] for seed in found.coordinates["seed"]]
-    return table(["seed", "OV map of the circuit with most tokens that raise their own logit most"], rows)
+def _copying(maps: Maps) -> str:
+    """For each seed of each rule the OV map of its circuit in which most tokens raise their own logit most."""
+    seeds = next(iter(maps.values()))
+    return table(
+        ["seed", *maps], [[seed, *(_best(of_rule[seed], "OV") for of_rule in maps.values())] for seed in seeds]
+    )
 
 
 def _described(looks: Result) -> dict[Label, dict[str, str]]:

@@ -1,9 +1,11 @@
 """What differs between the weights of rules beyond what differs between seeds: the shipped models, measured.
 
     python -m analyses.weights.of_rules --out results/analyses/weights/of_rules.json
+    python -m analyses.weights.of_rules --donors --out results/analyses/weights/of_donors.json
 
 Four rules with the same tokens and context, ten seeds each, which share their starts across rules. Every measure is
-reported. The tables of ``docs/questions/weights-of-rules.md`` are made from what this writes
+reported. With ``--donors``, the models that ship as donors for other tasks (``transferable/RULE``), whose alphabets and
+trainings differ from rule to rule. The tables of ``docs/questions/weights-of-rules.md`` are made from what this writes
 (``analyses.weights.page``).
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from analyses.weights.distances import UNITS
 from analyses.weights.spectra import spectrum
 from mechproc.files import write_json
 from mechproc.model.config import ModelConfig
-from mechproc.pretrained import card, load_pretrained
+from mechproc.pretrained import TRANSFERABLE, card, load_pretrained
 from mechproc.procedures import Procedure
 from mechproc.procedures.base import Items
 from mechproc.provenance import provenance
@@ -35,6 +38,8 @@ RULES = ("identity", "reverse", "set", "sort")
 OTHER = "k-dyck"
 """A rule with other tokens and a longer context."""
 SEEDS = range(10)
+DONORS = tuple(f"{TRANSFERABLE}{rule}" for rule in ("identity", "set", "stack", "k-dyck", "eca"))
+SEEDS_OF_DONORS = range(10, 20)
 EARLY = 1_000
 """Updates after which all rules are compared once more: then none has been trained longer than another."""
 N_ITEMS = 64
@@ -76,8 +81,22 @@ def measure() -> dict[str, Any]:
     }
 
 
-def _load(rules: Any, step: int | None) -> dict[str, dict[int, Any]]:
-    return {rule: {seed: load_pretrained(rule, seed, step) for seed in SEEDS} for rule in rules}
+def measure_donors() -> dict[str, Any]:
+    """What the page says of donors: no distances of activations or barriers, since their tokens differ."""
+    models, starts = (_load(DONORS, step, SEEDS_OF_DONORS) for step in (None, 0))
+    return {
+        "rules": list(DONORS),
+        "seeds": list(SEEDS_OF_DONORS),
+        "standing": {rule: _standing(rule) for rule in DONORS},
+        "comparison": _table(compare(models, MAIN, starts=starts)),
+        "spectra": {rule: _spectra(of_rule) for rule, of_rule in models.items()},
+        "change": {rule: _change(of_rule, starts[rule]) for rule, of_rule in models.items()},
+        "environment": {field: text for field, text in provenance("weights").items() if field != "commit"},
+    }
+
+
+def _load(rules: Any, step: int | None, seeds: Iterable[int] = SEEDS) -> dict[str, dict[int, Any]]:
+    return {rule: {seed: load_pretrained(rule, seed, step) for seed in seeds} for rule in rules}
 
 
 def _together(items: dict[str, Items]) -> Items:
@@ -130,7 +149,7 @@ def _spectra(models: dict[int, Any]) -> dict[str, dict[str, float | None]]:
 
 def _change(models: dict[int, Any], starts: dict[int, Any]) -> dict[str, dict[str, float | None]]:
     """Medians over seeds by layer-level part."""
-    parts = layer_parts(ModelConfig.from_dict(models[0].cfg.to_dict()))
+    parts = layer_parts(ModelConfig.from_dict(next(iter(models.values())).cfg.to_dict()))
     found = change(models, starts, parts)
     wanted = ("relative change", "cosine", "effective rank of the change")
     return {
@@ -174,9 +193,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, and write the file."""
     parser = argparse.ArgumentParser(prog="python -m analyses.weights.of_rules", description="weights of shipped rules")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--donors", action="store_true", help="the models that ship as donors")
     settings = parser.parse_args(arguments)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(settings.out, measure())
+    write_json(settings.out, measure_donors() if settings.donors else measure())
     return 0
 
 

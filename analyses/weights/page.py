@@ -16,12 +16,13 @@ from mechproc.pages import table, write_between
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "results" / "analyses" / "weights" / "of_rules.json"
+OF_DONORS = ROOT / "results" / "analyses" / "weights" / "of_donors.json"
 RATES = ROOT / "results" / "analyses" / "weights" / "error_rates.json"
 PAGE = ROOT / "docs" / "questions" / "weights-of-rules.md"
 SHOWN = ("within a rule", "between rules", "same start", "untrained", "to untrained", "own rule nearest", "adjusted p")
 
 
-def sections(measured: dict[str, Any], rates: dict[str, Any]) -> dict[str, str]:
+def sections(measured: dict[str, Any], donors: dict[str, Any], rates: dict[str, Any]) -> dict[str, str]:
     """The tables by the name of their marks, as Markdown."""
     main = measured["comparisons"]["spectrum"]
     return {
@@ -34,13 +35,22 @@ def sections(measured: dict[str, Any], rates: dict[str, Any]) -> dict[str, str]:
         "spectra": _spectra(measured["spectra"]),
         "change": _change(measured["change"]),
         "barriers": _barriers(measured["barriers"]["median, smallest, largest"]),
+        "donors-standing": _standing(donors["standing"]),
+        "donors-spectrum": _comparison(donors["comparison"]),
+        "donors-spectra": _spectra(donors["spectra"]),
+        "donors-change": _change(donors["change"]),
         "rates": _rates(rates["rates"]),
     }
 
 
-def write(page: Path = PAGE, measured: Path = MEASURED, rates: Path = RATES) -> None:
+def every_section() -> dict[str, str]:
+    """All tables of the page, from the files that were measured. Errors: ``StoreError``."""
+    return sections(*map(read_json, (MEASURED, OF_DONORS, RATES)))
+
+
+def write(page: Path = PAGE) -> None:
     """Put every table into the page. Errors: ``StoreError``."""
-    for name, text in sections(read_json(measured), read_json(rates)).items():
+    for name, text in every_section().items():
         write_between(page, name, text)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from analyses.circuit import of_rules
-from analyses.circuit.of_rules import CONTRASTS, N_PAIRS, skipped
-from analyses.circuit.page import PAGE, load, load_maps, sections, write
+from analyses.circuit.of_rules import CONTRASTS, N_PAIRS, OF_DONORS, SEEDS, SEEDS_OF_DONORS, skipped
+from analyses.circuit.page import OF_THE_DONORS, PAGE, every_section, load, write
 from mechproc.errors import ConfigError
 from mechproc.pages import between
 from mechproc.procedures import get
 
 
 def test_every_table_is_the_measured_one():
-    for name, text in sections(load(), load_maps()).items():
+    for name, text in every_section().items():
         assert between(PAGE, name) == text, name
 
 
@@ -26,11 +26,14 @@ def test_writing_restores_a_table(tmp_path):
     assert copy.read_text() == right
 
 
-def test_every_contrast_was_measured_in_eight_models():
-    for rule, found in load().items():
-        for contrast in CONTRASTS[rule]:
-            assert list(found[contrast].coordinates["seed"]) == list(range(8))
-            assert found[contrast].metadata["n_pairs"] == N_PAIRS
+@pytest.mark.parametrize(
+    "found, rules, seeds", [(load(), CONTRASTS, SEEDS), (load(OF_THE_DONORS, OF_DONORS), OF_DONORS, SEEDS_OF_DONORS)]
+)
+def test_every_contrast_was_measured_in_eight_models(found, rules, seeds):
+    for rule, of_rule in found.items():
+        for contrast in rules[rule]:
+            assert list(of_rule[contrast].coordinates["seed"]) == list(seeds) and len(seeds) == 8
+            assert of_rule[contrast].metadata["n_pairs"] == N_PAIRS
 
 
 def test_one_item_skips_what_the_other_writes():

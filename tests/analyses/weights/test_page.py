@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from analyses.weights.page import MEASURED, PAGE, RATES, sections, write
+from analyses.weights.page import MEASURED, PAGE, every_section, write
 from mechproc.files import read_json
 from mechproc.pages import between
 
 
 def test_every_table_is_the_measured_one():
-    found = sections(read_json(MEASURED), read_json(RATES))
-    for name, text in found.items():
+    for name, text in every_section().items():
         assert between(PAGE, name) == text, name
 
 
