@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ from mechproc.runs.store import Store
 from mechproc.studies import masters, scales
 from mechproc.studies.pretraining import pretraining
 
-MOVED_KEPT = (0, 1_000)
-"""Steps of which weights of transferable models are shipped beside the last."""
 MASTERED = 0.01
 """A donor has mastered its rule when its test accuracy is at most this far below the ceiling."""
 CURVE = (0, 200, 400, 1_000, 2_000, 4_000, 6_000, 8_000, 10_000, 20_000, 36_000, 60_000)
@@ -26,16 +25,32 @@ MIDDLE = 0.6
 """Share of a training after which an accuracy that stays is called a plateau; its step is one of ``CURVE``."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What models of one name ship for."""
+
+    training: Callable[[str, int], RunConfig]
+    """The training of a rule and a seed."""
+    seeds: Sequence[int]
+    kept: Sequence[int]
+    """Steps of which weights are shipped beside the last."""
+    to_master: bool
+    """Whether they were trained to master their rule."""
+
+
+MASTERS = Kind(masters.recipe, masters.SEEDS, masters.KEPT, to_master=True)
+MOVED = Kind(pretraining, scales.SEEDS, kept=(0, 1_000), to_master=False)
+"""Their seeds are those of verdicts, whose transfers the records tell of."""
+
+
+def kind_of(name: str) -> Kind:
+    """What the models of a name of ``mechproc.pretrained.shipped`` ship for."""
+    return MOVED if name.startswith(TRANSFERABLE) else MASTERS
+
+
 def recipe(name: str, seed: int) -> RunConfig:
     """The training of one shipped model, by the name of ``mechproc.pretrained.shipped``. Errors: ``ConfigError``."""
-    if name.startswith(TRANSFERABLE):
-        return pretraining(name.removeprefix(TRANSFERABLE), seed)
-    return masters.recipe(name, seed)
-
-
-def seeds_of(name: str) -> Sequence[int]:
-    """The seeds that ship: of transferable models those of verdicts, whose transfers the records tell of."""
-    return scales.SEEDS if name.startswith(TRANSFERABLE) else masters.SEEDS
+    return kind_of(name).training(name.removeprefix(TRANSFERABLE), seed)
 
 
 def build(
@@ -50,7 +65,7 @@ def build(
 
     Each file is a pure function of the run that it holds: the same provenance gives the same bytes.
     """
-    runs = {rule: [recipe(rule, seed) for seed in (seeds_of(rule) if seeds is None else seeds)] for rule in rules}
+    runs = {rule: [recipe(rule, seed) for seed in (kind_of(rule).seeds if seeds is None else seeds)] for rule in rules}
     run_all([run for of_rule in runs.values() for run in of_rule], store, workers, report, weights=True)
     return [pack(rule, of_rule, store, out / rule) for rule, of_rule in runs.items()]
 
@@ -58,7 +73,7 @@ def build(
 def pack(rule: str, runs: list[RunConfig], store: Store, folder: Path) -> Path:
     """Write the weights and the card of one rule's complete runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = MOVED_KEPT if rule.startswith(TRANSFERABLE) else masters.KEPT
+    kept = kind_of(rule).kept
     for run in runs:
         last = store.test(run)["steps"]
         states = {step: store.checkpoint(run, step)[1] for step in kept if step < last}
@@ -128,10 +143,10 @@ def page(card: dict[str, Any]) -> str:
         f"Mastered (within {MASTERED:.0%} of the ceiling): {len(card['mastered'])} of {len(card['donors'])}.",
         "",
     ]
-    moved = card["rule"].startswith(TRANSFERABLE)
-    if moved:
+    to_master = kind_of(card["rule"]).to_master
+    if not to_master:
         lines += ["They were pretrained to be moved to a task; to master the rule was not the aim.", ""]
-    missed = [] if moved else [d for d in card["donors"] if d["seed"] not in card["mastered"]]
+    missed = [d for d in card["donors"] if to_master and d["seed"] not in card["mastered"]]
     lines += [*(f"- Seed {d['seed']}: {_short_of(d, card, baseline)}" for d in missed), *([""] if missed else [])]
     steps = [str(step) for step in CURVE if any(str(step) in donor["curve"] for donor in card["donors"])]
     lines += ["Test accuracy (tokens, whole items), updates made, validation accuracy after so many updates:", ""]

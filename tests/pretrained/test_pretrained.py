@@ -113,7 +113,7 @@ def test_a_model_of_another_version_of_its_rule_is_named(small: Path, monkeypatc
 
 def test_every_shipped_model_has_a_recipe():
     for name in pretrained.shipped():
-        run = packing.recipe(name, packing.seeds_of(name)[0])
+        run = packing.recipe(name, packing.kind_of(name).seeds[0])
         assert pretrained.card(name)["donors"][0]["run"] == run.identity or not name.startswith("transferable/")
     assert {"set", "transferable/set"} <= set(pretrained.shipped())
 
@@ -123,7 +123,7 @@ def test_transferable_models_are_the_donors_of_the_records():
     rounding."""
     store, study = Store(ROOT / "no-runs", ROOT / "results" / "records"), load("rules-by-task", "paper")
     card = pretrained.card("transferable/set")
-    for seed in packing.seeds_of("transferable/set"):
+    for seed in packing.kind_of("transferable/set").seeds:
         donor = study.run_of("haystack: set, attention", seed).donors["set"]
         entry = next(entry for entry in card["donors"] if entry["seed"] == seed)
         assert entry["run"] == donor.identity
@@ -135,8 +135,8 @@ def test_transferable_models_are_the_donors_of_the_records():
 def test_what_comes_along_is_what_its_card_says(rule: str):
     """The first donor, scored again on the first of its test items, is within chance of its card."""
     card = pretrained.card(rule)
-    assert [d["seed"] for d in card["donors"]] == list(packing.seeds_of(rule))
-    procedure, seed = Procedure.from_dict(card["procedure"]), packing.seeds_of(rule)[0]
+    assert [d["seed"] for d in card["donors"]] == list(packing.kind_of(rule).seeds)
+    procedure, seed = Procedure.from_dict(card["procedure"]), packing.kind_of(rule).seeds[0]
     trained = packing.recipe(rule, seed)
     assert procedure == trained.procedure and ModelConfig.from_dict(card["model"]) == trained.model
     assert TrainingConfig.from_dict(card["training"]) == trained.training
