@@ -19,8 +19,9 @@ from mechproc.pretrained import TRANSFERABLE, card, shipped
 from mechproc.result import Result
 from mechproc.runs.store import Store
 from mechproc.statistics.paired import interval
+from mechproc.studies import STUDIES
 from mechproc.studies.masters import RULES
-from mechproc.studies.registry import load
+from mechproc.studies.registry import load, scales
 from mechproc.studies.study import Study
 
 ROOT = Path(__file__).parents[1]
@@ -273,6 +274,19 @@ def _rows(page: Path, name: str, first: str) -> list[dict[str, str]]:
 
 QUESTIONS = ROOT / "docs" / "questions"
 DEMO = "[the demo](demo.md)"
+def study_times() -> str:
+    """How many trainings each study has and how long those took whose records are here, at both scales."""
+    rows = []
+    for name in filter(scales, STUDIES):
+        cells = []
+        for scale, unit in (("laptop", 60), ("paper", 3600)):
+            runs = {run.identity: run for _, one in load(name, scale).runs for run in one.with_donors()}
+            known = [STORE.test(run)["seconds"] for run in runs.values() if STORE.has_scores(run)]
+            cells += [f"{len(known):,} of {len(runs):,}", f"{sum(known) / unit:.0f}" if known else ""]
+        rows.append((f"`{name}`", *cells))
+    return table(("study", "laptop: trainings", "minutes of a core", "paper: trainings", "hours of a core"), rows)
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (ROOT / "docs" / "demo.md", demo),
     "heads": (ROOT / "docs" / "demo.md", heads),
@@ -281,6 +295,7 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "speed": (ROOT / "docs" / "training.md", speed),
     "negative": (ROOT / "docs" / "negative.md", negative),
     "pages": (ROOT / "docs" / "report.md", pages),
+    "study-times": (ROOT / "docs" / "studies.md", study_times),
     page.NAME: (ROOT / "docs" / "calibration.md", calibration),
 }
 """Name of a table -> the page that has it, and what writes it."""
