@@ -169,6 +169,11 @@ def _not_found() -> list[tuple[str, str, str, str]]:
             f"{best['donors']} donors",
             "[the search](transferable.md)",
         ),
+        *(
+            (f"claim {name} on the laptop", _refuted(claim["contrasts"]), "10 seeds", "[claims](claims.md)")
+            for (name, study), claim in _claims().items()
+            if claim["word"] == "**refuted**" and "(laptop)" in study
+        ),
         (
             "rule of a single model from its spectrum",
             f"own rule nearest in {100 * min(nearest):.0f} to {100 * max(nearest):.0f} % of models, by part; "
@@ -192,14 +197,23 @@ def _not_found() -> list[tuple[str, str, str, str]]:
     ]
 
 
+def _claims() -> dict[tuple[str, str], dict[str, str]]:
+    """The rows of the page of claims, by claim and study."""
+    return {(row["claim"], row["study"]): row for row in _rows(ROOT / "docs" / "claims.md", "claims", "claim")}
+
+
+def _refuted(contrasts: str) -> str:
+    """Those of a claim's contrasts that are refuted."""
+    return "; ".join(each for each in contrasts.split("; ") if each.endswith(": refuted"))
+
+
 def _undecided() -> list[tuple[str, str, str, str]]:
     arranged = _verdict("attention", "permuted attention")
     accuracy = _json("set_to_haystack.json")["accuracy"]
     apart = np.array(accuracy["full"]) - np.array(accuracy["attention"])
     within = interval(apart)
     permuted = _accuracies("perturbation", "haystack: permuted")
-    claims = {(r["claim"], r["study"]): r for r in _rows(ROOT / "docs" / "claims.md", "claims", "claim")}
-    claim = claims["6, haystack", "perturbation (paper)"]
+    claim = _claims()["6, haystack", "perturbation (paper)"]
     return [
         (
             "arrangement at the paper's size",
@@ -274,6 +288,8 @@ def _rows(page: Path, name: str, first: str) -> list[dict[str, str]]:
 
 QUESTIONS = ROOT / "docs" / "questions"
 DEMO = "[the demo](demo.md)"
+
+
 def study_times() -> str:
     """How many trainings each study has and how long those took whose records are here, at both scales."""
     rows = []

@@ -68,11 +68,12 @@ def markdown(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
 
 
 def findings(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
-    """The claims that are decided, a sentence each with the effect of its first contrast."""
+    """The claims that are decided, a sentence each with the effect of the first contrast that has the claim's word."""
     lines = []
     for study, verdict in found:
         if verdict.word in ("supported", "refuted"):
-            effect = verdict.contrast_lines()[0].rpartition(": ")[0]
+            effect = next(line for line in verdict.contrast_lines() if line.endswith(f": {verdict.word}"))
+            effect = effect.rpartition(": ")[0]
             lines.append(f"- {verdict.claim.statement} **{verdict.word.capitalize()}** ({study}): {effect}.")
     return "\n".join(lines) if lines else "No claim is decided so far."
 

@@ -42,6 +42,8 @@ def test_findings_are_the_claims_that_are_decided(found, tmp_path):
         lines[0].startswith("- On the haystack, the attention alone")
         and "**Supported** (rules by task (paper)): " in lines[0]
     )
+    refuted = next(line for line in lines if line.startswith("- The best carrier depends on rule and task"))
+    assert "**Refuted** (rules by task (laptop)): reversed addition: eca, full against" in refuted
     open_ = [each for each in found if each[1].word not in ("supported", "refuted")]
     page = tmp_path / "page.md"
     page.write_text("<!-- findings:begin -->\n\n<!-- findings:end -->")
