@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyses.attention.reading import NOT_USED, check_fits, layer_patterns
+from analyses.attention.reading import NOT_USED, ON_PLANTINGS, check_fits, layer_patterns
 from analyses.interventions.metrics import METRICS, scored_tokens
 from analyses.models import Models, by_seed, sized_threads
 from mechproc.errors import require
@@ -73,7 +73,7 @@ def scores(
         },
         unit="fraction",
         direction="higher: the head attends more to the target",
-        what_it_does_not_show=f"{NOT_USED}.",
+        what_it_does_not_show=f"{NOT_USED}. {ON_PLANTINGS}.",
         undefined=[({"mask": name}, "no query of these items has a target") for name in empty],
         metadata={
             "uniform": {name: uniform[name] for name in known},

@@ -26,6 +26,11 @@ ANGLES = ("smallest angle", "overlap", "baseline")
 NOT_AFTER = "the reader does not come after the writer, or has no such input"
 SPANS = "one of the two spans the residual stream, so that every angle is 0"
 NO_CHANGE = "one of the two matrices is 0"
+ON_PLANTINGS = (
+    "On 100 plantings of each family the largest score of a part found all that matter in 100 %, but in modular sums "
+    "(4 %) and beside a constant part (0 %); parts without effect were above the threshold in 0 to 26 %, by family"
+)
+"""Measured with the threshold of ``analyses.planted.calibrate``."""
 RANK = 1e-9
 """Singular values below this share of the largest one are zeros."""
 
@@ -69,8 +74,8 @@ def composition(models: Models, *, folded: bool = True, n_random: int = 200, see
 
     return _result(
         "composition", SCORES, "fraction", "higher: more of what the writer writes is read",
-        "that anything is written there in an item, or that it matters; biases, patterns and LayerNorms' scales are "
-        "left out",
+        f"that anything is written there in an item, or that it matters; biases, patterns and LayerNorms' scales are "
+        f"left out. {ON_PLANTINGS}",
         dict(zip(of_seed, map(measured, all_matrices), strict=True)), all_matrices,
         {"n_random": n_random, "seed_of_rotations": seed}, NO_CHANGE,
     )  # fmt: skip
