@@ -222,6 +222,14 @@ def _undecided() -> list[tuple[str, str, str, str]]:
             f"{len(permuted)} seeds",
             "[claims](claims.md)",
         ),
+        *(
+            (f"claim {name}, {size}", _claims()[name, study]["contrasts"], "10 seeds", "[claims](claims.md)")
+            for name, study, size in (
+                ("9", "confounders (paper)", "at the paper's size"),
+                ("2", "rules by task (laptop)", "on the laptop"),
+                ("8", "composition (laptop)", "on the laptop"),
+            )
+        ),
         (
             "arrangement in the demo",
             f"{_points(arranged)}, p after Holm {arranged['adjusted_p']:.3f}",

@@ -30,8 +30,9 @@ def arm(weights: str, embedding: str, layernorm: str) -> str:
     return f"{weights}, {embedding} embedding, {norms} LayerNorms"
 
 
-def arms() -> dict[str, Recipe]:
-    """The twelve cells."""
+def arms(size: Scale) -> dict[str, Recipe]:
+    """The twelve cells. The one in which everything moves is the full transfer of ``rules_by_task`` where that leaves
+    the positions fresh as well: at the paper's scale, whose donors of set have fewer than the haystack."""
     cells = {}
     for (name, parts), embedding, layernorm in itertools.product(
         WEIGHTS.items(), ("random", "mean"), ("fresh", "donor")
@@ -44,14 +45,16 @@ def arms() -> dict[str, Recipe]:
             donor="set" if from_donor else None,
         )
         cells[arm(name, embedding, layernorm)] = recipe if parts or from_donor else fresh()
+    if size.positions == "donor-if-whole":
+        cells[arm("body", "mean", "donor")] = size.full("set", "set")
     return cells
 
 
 def study(scale: str = "laptop", seeds: Sequence[int] | None = None) -> Study:
     """Weights x embeddings x LayerNorms."""
     size, chosen = scale_of(scale), seeds_of(seeds)
-    runs = size.task_runs(TASK, arms(), {"set": size.donor("set")}, chosen)
-    pairs = tuple((f"{TASK}: {name}", f"{TASK}: random") for name in arms() if name != "random")
+    runs = size.task_runs(TASK, arms(size), {"set": size.donor("set")}, chosen)
+    pairs = tuple((f"{TASK}: {name}", f"{TASK}: random") for name in arms(size) if name != "random")
     smallest = size.smallest[TASK]
     family = Family(TASK, pairs, n_seeds=len(SEEDS), descriptive=True, smallest_effect=smallest)
     return Study(f"confounders ({scale})", runs, (family,), claims(size), question=QUESTION)

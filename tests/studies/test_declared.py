@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from mechproc.errors import ConfigError, StoreError
+from mechproc.model.state import init_state
 from mechproc.runs.config import RankedHeads, RunConfig
 from mechproc.runs.store import Store
 from mechproc.statistics.claims import CLAIM_SEEDS
 from mechproc.studies import STUDIES
 from mechproc.studies.registry import about, load, module, scales
 from mechproc.studies.scales import SEEDS, scale_of
+from mechproc.transfer.recipe import assemble
 
 SCALED = [name for name in STUDIES if name not in ("set-to-haystack", "transferable")]
 SIZED = ("language", "multiplication")
@@ -35,6 +38,22 @@ def test_studies_of_one_scale_share_their_random_starts_and_donors():
     rules, perturbed = load("rules-by-task", "paper"), load("perturbation", "paper")
     for arm, other in (("haystack: random",) * 2, ("haystack: set, attention", "haystack: attention")):
         assert rules.run_of(arm, 10).identity == perturbed.run_of(other, 10).identity
+
+
+def test_the_cell_in_which_everything_moves_is_full_transfer_where_that_leaves_positions_fresh():
+    everything = "haystack: body, mean embedding, donor's LayerNorms"
+    run = load("confounders", "paper").run_of(everything, 10)
+    assert run.identity == load("rules-by-task", "paper").run_of("haystack: set, full", 10).identity
+    donor = run.donors["set"]
+    assert isinstance(donor, RunConfig)
+    weights = {"set": (donor.model, init_state(donor.model, 11))}
+    moved = assemble(run.recipe, run.model, 10, weights)
+    for positions, same in (("fresh", True), ("donor", False)):
+        other = run.recipe.replace(positions=positions, donor="set")
+        state = assemble(other, run.model, 10, weights)
+        assert all(torch.equal(moved[name], tensor) for name, tensor in state.items()) == same
+    laptop = load("confounders", "laptop").run_of(everything, 10)
+    assert laptop.recipe.positions == "fresh"
 
 
 def test_every_statement_that_is_to_be_judged_has_its_claim():
