@@ -57,9 +57,9 @@ CHECKED_ITEMS = 8
 DOES_NOT_SHOW = (
     "that the latent is what the model reads there: a direction carries whatever is correlated with the latent; nor "
     "that a latent without effect is unused: the model may read it otherwise, or hold it at other sites too. On "
-    "planted models it flags no decoy and no inert part in 20 of each family (interval 0 to 16 %); it finds the one "
-    "part with the answer in 20 of 20, head and MLP of a sum in 16 of 20, and never the first head of the haystack, "
-    "which holds keys and not the answer"
+    "100 plantings of each family it flagged decoys in 0 % and parts without effect in 0 to 1 %; it found the one part "
+    "with the answer in 100 %, head and MLP of a sum in 82 %, all parts of brackets in 34 %, and in 0 % both heads of "
+    "the haystack, of which the first holds keys and not the answer"
 )
 
 

@@ -31,10 +31,10 @@ QUANTITIES = {
 FITTED = ("accuracy", "untrained", "control", "selectivity", "description length")
 REGRESSED = ("r2", "untrained r2")
 DOES_NOT_SHOW = (
-    "that the model uses what a probe reads, or that the site computed it. On planted models a probe flags a decoy, "
-    "which holds the answer where nothing reads it, in 20 of 20 plantings (95 % Wilson interval 84 to 100 %), and an "
-    "inert part in 0 to 5 of 20, by family; a probe of the answer misses what carries a summand or a key. Use is "
-    "measured by causal_effect"
+    "that the model uses what a probe reads, or that the site computed it. On 100 plantings of each "
+    "family a probe flagged a decoy, which holds the answer where nothing reads it, in 100 %, and parts without effect "
+    "in 0 to 23 %, by family; a probe of the answer misses what carries a summand or a key. Use is measured by "
+    "causal_effect"
 )
 
 

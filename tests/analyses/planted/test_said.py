@@ -8,6 +8,8 @@ import pytest
 
 from analyses.attention.reading import ON_PLANTINGS as ATTENTION
 from analyses.attribution import DOES_NOT_SHOW as ATTRIBUTION
+from analyses.probing.causal import DOES_NOT_SHOW as CAUSAL
+from analyses.probing.read import DOES_NOT_SHOW as PROBE
 from analyses.weights.composition import ON_PLANTINGS as COMPOSITION
 from mechproc.result import Result
 
@@ -39,6 +41,15 @@ def spread(values: list[float]) -> str:
                        spread(rates("integrated attribution", "alarm"))]),
         (ATTENTION, [f"{rate('attention on targets', 'flagged: decoy', 'decoy', 'any item'):.0f} %",
                      spread(rates("attention on targets", "alarm", without=("decoy",)))]),
+        (PROBE, [f"in {rate('linear probe', 'flagged: decoy', 'decoy', 'any item'):.0f} %",
+                 spread(rates("linear probe", "alarm", without=("decoy",)))]),
+        (CAUSAL, [f"decoys in {rate('probe direction patched', 'flagged: decoy', 'decoy', 'any item'):.0f} %",
+                  spread(rates("probe direction patched", "alarm")),
+                  *(f"{text} in {rate('probe direction patched', 'hit', family, 'any item'):.0f} %"
+                    for family, text in {"modsum": "of a sum", "dyck": "parts of brackets"}.items()),
+                  f"and in {rate('probe direction patched', 'hit', 'haystack', 'any item'):.0f} % both heads",
+                  *(f"with the answer in {rate('probe direction patched', 'hit', family, 'any item'):.0f} %"
+                    for family in ("offset", "lookup", "decoy", "loud"))]),
         (COMPOSITION, [f"sums ({rate('composition score', 'hit', 'modsum', 'any item'):.0f} %)",
                        f"part ({rate('composition score', 'hit', 'constant', 'any item'):.0f} %)",
                        spread(rates("composition score", "alarm"))]),
