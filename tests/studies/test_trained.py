@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from mechproc.errors import ConfigError, StoreError
+from mechproc.model.io import read_tensors
 from mechproc.runs.executors import run_all
 from mechproc.runs.store import Store
 from mechproc.studies import trained
 from mechproc.studies.set_to_haystack import transfer
 from mechproc.studies.trained import ARMS, load_trained, pack, runs_to_pack, trained_weights
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_what_ships_are_ten_seeds_of_three_arms_and_one_composition():
     runs = runs_to_pack()
     assert [len(of_arm) for of_arm in runs.values()] == [10, 10, 10, 1] and list(runs) == list(ARMS)
     assert len({run.identity for of_arm in runs.values() for run in of_arm}) == 31
+
+
+def test_the_weights_that_ship_are_those_of_the_runs_that_records_tell_of():
+    store = Store("none", ROOT / "results" / "records")
+    for arm, runs in runs_to_pack().items():
+        path = ROOT / "results" / "weights" / f"{re.sub('[^a-z]+', '-', arm.lower())}.safetensors"
+        _, header = read_tensors(path)
+        assert header["runs"] == {str(run.seed): run.identity for run in runs}, arm
+        assert all(store.has_scores(run) for run in runs)
+    run = runs_to_pack()["haystack: set, attention"][4]
+    items = run.procedure.items(200)
+    logits = load_trained("haystack: set, attention", run.seed, folder=ROOT / "results" / "weights")(items.tokens)
+    right = logits[torch.from_numpy(items.scored)].argmax(-1).numpy() == items.targets[items.scored]
+    assert right.mean() > 0.9 and store.test(run)["accuracy"] > 0.9
+    assert sum(path.stat().st_size for path in (ROOT / "results" / "weights").iterdir()) <= trained.MOST_BYTES
 
 
 def test_both_ends_of_each_training_are_packed_and_read(tiny, tmp_path, monkeypatch):
