@@ -112,6 +112,19 @@ def transferable_models() -> str:
     )
 
 
+def study_times() -> str:
+    """How many trainings each study has and how long those took whose records are here, at both scales."""
+    rows = []
+    for name in filter(scales, STUDIES):
+        cells = []
+        for scale, unit in (("laptop", 60), ("paper", 3600)):
+            runs = {run.identity: run for _, one in load(name, scale).runs for run in one.with_donors()}
+            known = [STORE.test(run)["seconds"] for run in runs.values() if STORE.has_scores(run)]
+            cells += [f"{len(known):,} of {len(runs):,}", f"{sum(known) / unit:.0f}" if known else ""]
+        rows.append((f"`{name}`", *cells))
+    return table(("study", "laptop: trainings", "minutes of a core", "paper: trainings", "hours of a core"), rows)
+
+
 def speed() -> str:
     """The CPU kernel's time and how many times longer others take, from the benchmarks."""
     record, rows = _json("benchmarks.json"), []
@@ -213,7 +226,8 @@ def _undecided() -> list[tuple[str, str, str, str]]:
     apart = np.array(accuracy["full"]) - np.array(accuracy["attention"])
     within = interval(apart)
     permuted = _accuracies("perturbation", "haystack: permuted")
-    claim = _claims()["6, haystack", "perturbation (paper)"]
+    claims = _claims()
+    claim = claims["6, haystack", "perturbation (paper)"]
     return [
         (
             "arrangement at the paper's size",
@@ -223,7 +237,7 @@ def _undecided() -> list[tuple[str, str, str, str]]:
             "[claims](claims.md)",
         ),
         *(
-            (f"claim {name}, {size}", _claims()[name, study]["contrasts"], "10 seeds", "[claims](claims.md)")
+            (f"claim {name}, {size}", claims[name, study]["contrasts"], "10 seeds", "[claims](claims.md)")
             for name, study, size in (
                 ("9", "confounders (paper)", "at the paper's size"),
                 ("2", "rules by task (laptop)", "on the laptop"),
@@ -296,21 +310,6 @@ def _rows(page: Path, name: str, first: str) -> list[dict[str, str]]:
 
 QUESTIONS = ROOT / "docs" / "questions"
 DEMO = "[the demo](demo.md)"
-
-
-def study_times() -> str:
-    """How many trainings each study has and how long those took whose records are here, at both scales."""
-    rows = []
-    for name in filter(scales, STUDIES):
-        cells = []
-        for scale, unit in (("laptop", 60), ("paper", 3600)):
-            runs = {run.identity: run for _, one in load(name, scale).runs for run in one.with_donors()}
-            known = [STORE.test(run)["seconds"] for run in runs.values() if STORE.has_scores(run)]
-            cells += [f"{len(known):,} of {len(runs):,}", f"{sum(known) / unit:.0f}" if known else ""]
-        rows.append((f"`{name}`", *cells))
-    return table(("study", "laptop: trainings", "minutes of a core", "paper: trainings", "hours of a core"), rows)
-
-
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (ROOT / "docs" / "demo.md", demo),
     "heads": (ROOT / "docs" / "demo.md", heads),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mechproc.errors import StoreError
@@ -23,6 +23,12 @@ def write_between(path: str | Path, name: str, text: str) -> None:
     """Replace what ``between`` reads, atomically; the rest of the page stays. Errors: ``StoreError``."""
     before, _, after = _parts(Path(path), name)
     atomic_write(path, f"{before}{text}{after}".encode())
+
+
+def write_sections(path: str | Path, sections: Mapping[str, str]) -> None:
+    """``write_between`` for each text, by the name of its marks. Errors: ``StoreError``."""
+    for name, text in sections.items():
+        write_between(path, name, text)
 
 
 def _parts(path: Path, name: str) -> tuple[str, str, str]:

@@ -24,6 +24,8 @@ from mechproc.procedures.base import Procedure
 from mechproc.result import Label, Result
 
 SOURCES = {"embed": "embed.W_E", "pos": "pos_embed.W_pos"}
+OF_THE_CIRCUIT = ("procedure", "pair", "seed", "n_pairs", "threshold", "evaluation", "warnings")
+"""What a map says of the circuit that it belongs to."""
 DOES_NOT_SHOW = (
     "what the head does in an item: there the LayerNorm divides by a scale that depends on the item, biases add to it, "
     "the head reads all its inputs at once, and a head in between passes on a mixture of the tokens that it attends to"
@@ -58,7 +60,8 @@ def path_map(
     - ``seed``: of the pairs;
     - ``n_items``: how many pairs the circuit is found on.
 
-    Directions and units are those of ``maps``. ``metadata["maps"]`` names all maps of the circuit.
+    Directions and units are those of ``maps``. ``metadata["maps"]`` names all maps of the circuit, and
+    ``OF_THE_CIRCUIT`` is there as ``analyses.circuit.run`` has it.
     Errors: ``ConfigError`` for a path that the circuit lacks, and for a circuit without a head that has a map.
     """
     found = run([model], procedure, pair, controls=controls, threshold=threshold, seed=seed, n_items=n_items)
@@ -73,7 +76,7 @@ def path_map(
     others = [name for name in every if name != path]
     told = [f"Other maps of the circuit: {'; '.join(others)}."] if others else []
     chosen = every[path]
-    shared = {name: found.metadata[name] for name in ("pairs", "evaluation", "warnings") if name in found.metadata}
+    shared = {name: found.metadata[name] for name in OF_THE_CIRCUIT}
     return dataclasses.replace(chosen, metadata={**chosen.metadata, **shared, "maps": list(every), "sentences": told})
 
 

@@ -10,10 +10,8 @@ are made from them (``analyses.circuit.page``).
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +20,7 @@ from analyses.circuit.find import circuits, run
 from analyses.circuit.functions import looks
 from analyses.circuit.maps import maps
 from analyses.interventions.items import Pairs, own_items
+from analyses.shipped import asked
 from mechproc.errors import require
 from mechproc.files import write_json
 from mechproc.pretrained import TRANSFERABLE, card, load_pretrained
@@ -111,10 +110,7 @@ def _skipped(tokens: list[int], d_vocab: int, rng: np.random.Generator) -> tuple
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the files."""
-    parser = argparse.ArgumentParser(prog="python -m analyses.circuit.of_rules", description="shipped rules")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--donors", action="store_true", help="the models that ship as donors")
-    settings = parser.parse_args(arguments)
+    settings = asked("analyses.circuit.of_rules", "circuits of shipped models", arguments)
     contrasts, seeds = (OF_DONORS, SEEDS_OF_DONORS) if settings.donors else (CONTRASTS, SEEDS)
     settings.out.mkdir(parents=True, exist_ok=True)
     for rule, kinds in contrasts.items():

@@ -19,7 +19,7 @@ from analyses.circuit.find import circuits
 from analyses.circuit.functions import OTHER, by_function, head_functions, similarity
 from analyses.circuit.of_rules import CONTRASTS, OF_DONORS
 from mechproc.files import read_json
-from mechproc.pages import table, write_between
+from mechproc.pages import table, write_sections
 from mechproc.pretrained import TRANSFERABLE, card
 from mechproc.result import Label, Result
 
@@ -84,8 +84,7 @@ def every_section() -> dict[str, str]:
 
 def write(page: Path = PAGE) -> None:
     """Put every table into the page. Errors: ``StoreError``."""
-    for name, text in every_section().items():
-        write_between(page, name, text)
+    write_sections(page, every_section())
 
 
 def _tables(measured: dict[str, dict[str, Result]]) -> dict[str, str]:

@@ -9,13 +9,12 @@ writes two Results for each rule; with ``--donors`` of the models that ship as d
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from analyses.probing.causal import causal_effect
 from analyses.probing.read import run
+from analyses.shipped import asked
 from mechproc.pretrained import TRANSFERABLE, card, load_pretrained
 from mechproc.procedures import Procedure
 
@@ -26,10 +25,7 @@ SEEDS, SEEDS_OF_DONORS = range(10), range(10, 20)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write the files."""
-    parser = argparse.ArgumentParser(prog="python -m analyses.probing.of_rules", description="depth in shipped models")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--donors", action="store_true", help="the models that ship as donors")
-    settings = parser.parse_args(arguments)
+    settings = asked("analyses.probing.of_rules", "depth in shipped models", arguments)
     latents, seeds = (OF_DONORS, SEEDS_OF_DONORS) if settings.donors else (LATENTS, SEEDS)
     settings.out.mkdir(parents=True, exist_ok=True)
     for rule, of_rule in latents.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mechproc.pages import table, write_between
+from mechproc.pages import table, write_sections
 from mechproc.result import Result
 
 ROOT = Path(__file__).parents[2]
@@ -48,8 +48,7 @@ def sections() -> dict[str, str]:
 
 def write(page: Path = PAGE) -> None:
     """Put every table into the page. Errors: ``StoreError``."""
-    for name, text in sections().items():
-        write_between(page, name, text)
+    write_sections(page, sections())
 
 
 def _readable(folder: Path) -> str:

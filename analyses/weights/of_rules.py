@@ -11,16 +11,15 @@ trainings differ from rule to rule. The tables of ``docs/questions/weights-of-ru
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analyses.interventions.items import own_items
 from analyses.matrices import layer_parts
+from analyses.shipped import asked
 from analyses.weights.barrier import GROUPS, barriers
 from analyses.weights.change import change
 from analyses.weights.compare import between, compare
@@ -192,10 +191,7 @@ def _rounded(value: float) -> float | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, and write the file."""
-    parser = argparse.ArgumentParser(prog="python -m analyses.weights.of_rules", description="weights of shipped rules")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--donors", action="store_true", help="the models that ship as donors")
-    settings = parser.parse_args(arguments)
+    settings = asked("analyses.weights.of_rules", "weights of shipped models", arguments, out="JSON file to write")
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(settings.out, measure_donors() if settings.donors else measure())
     return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mechproc.files import read_json
-from mechproc.pages import table, write_between
+from mechproc.pages import table, write_sections
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "results" / "analyses" / "weights" / "of_rules.json"
@@ -50,8 +50,7 @@ def every_section() -> dict[str, str]:
 
 def write(page: Path = PAGE) -> None:
     """Put every table into the page. Errors: ``StoreError``."""
-    for name, text in every_section().items():
-        write_between(page, name, text)
+    write_sections(page, every_section())
 
 
 def _number(value: float | None, spec: str = ".3g") -> str:

@@ -53,8 +53,9 @@ def arms(size: Scale) -> dict[str, Recipe]:
 def study(scale: str = "laptop", seeds: Sequence[int] | None = None) -> Study:
     """Weights x embeddings x LayerNorms."""
     size, chosen = scale_of(scale), seeds_of(seeds)
-    runs = size.task_runs(TASK, arms(size), {"set": size.donor("set")}, chosen)
-    pairs = tuple((f"{TASK}: {name}", f"{TASK}: random") for name in arms(size) if name != "random")
+    cells = arms(size)
+    runs = size.task_runs(TASK, cells, {"set": size.donor("set")}, chosen)
+    pairs = tuple((f"{TASK}: {name}", f"{TASK}: random") for name in cells if name != "random")
     smallest = size.smallest[TASK]
     family = Family(TASK, pairs, n_seeds=len(SEEDS), descriptive=True, smallest_effect=smallest)
     return Study(f"confounders ({scale})", runs, (family,), claims(size), question=QUESTION)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -28,8 +27,7 @@ def test_what_ships_are_ten_seeds_of_three_arms_and_one_composition():
 def test_the_weights_that_ship_are_those_of_the_runs_that_records_tell_of():
     store = Store("none", ROOT / "results" / "records")
     for arm, runs in runs_to_pack().items():
-        path = ROOT / "results" / "weights" / f"{re.sub('[^a-z]+', '-', arm.lower())}.safetensors"
-        _, header = read_tensors(path)
+        _, header = read_tensors(trained._path(arm, ROOT / "results" / "weights"))
         assert header["runs"] == {str(run.seed): run.identity for run in runs}, arm
         assert all(store.has_scores(run) for run in runs)
     run = runs_to_pack()["haystack: set, attention"][4]

@@ -83,6 +83,7 @@ def test_one_map_of_the_circuit_that_a_model_has(haystack):
     assert one.coordinates == {"source": names, "output": names}
     plain = weights.circuit(planted.model, f"{second}.OV", "tokens")
     assert np.array_equal(one.values, plain.values) and one.metadata["effects"]
+    assert one.metadata["pair"] == "answer" and one.metadata["n_pairs"] == 16 and one.metadata["evaluation"]
     with pytest.raises(ConfigError, match=rf"path = 'L9.H0.OV: embed' is not allowed.*{second}.OV: embed"):
         path_map(planted.model, rule, path="L9.H0.OV: embed", **asked)
     with pytest.raises(ConfigError, match="circuit"):
