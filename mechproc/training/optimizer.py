@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -23,9 +24,26 @@ Frozen = Mapping[str, Bool[Tensor, "..."]]
 """For some tensors, which of their entries must not change: True is frozen."""
 
 
+VERSION = "2"
+"""Raised when an update changes its bits: part of a run's provenance. 1 took torch's square roots (``rooted_``)."""
+
+
 def is_decayed(name: str) -> bool:
     """Weight decay acts on matrices, which are called ``W_*``, and never on biases or LayerNorms."""
     return name.rsplit(".", 1)[-1].startswith("W_")
+
+
+def rooted_(numbers: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Replace each number by its square root, correctly rounded on every CPU.
+
+    On CPUs torch's own asks Intel's MKL, which takes an approximation by the processor's make: a few in a thousand
+    roots, or one in six, are off by a last bit, and trainings on two machines with one instruction set part.
+    """
+    if numbers.device.type != "cpu":
+        return numbers.sqrt_()
+    array = numbers.numpy()
+    np.sqrt(array, out=array)
+    return numbers
 
 
 class FlatLayout:
@@ -108,7 +126,7 @@ class AdamW:
         self._exp_avg.lerp_(gradient, 1 - beta1)
         self._exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         # Adam's two corrections for moments that started at zero
-        deviation = (self._exp_avg_sq / (1 - beta2**self._n_updates)).sqrt_().add_(self.training.adam_eps)
+        deviation = rooted_(self._exp_avg_sq / (1 - beta2**self._n_updates)).add_(self.training.adam_eps)
         self.flat.addcdiv_(self._exp_avg, deviation, value=-learning_rate / (1 - beta1**self._n_updates))
         if self._frozen is not None:
             torch.where(self._frozen, self._first, self.flat, out=self.flat)

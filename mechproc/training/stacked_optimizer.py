@@ -11,7 +11,7 @@ from torch import Tensor
 from mechproc.errors import require
 from mechproc.model.state import State, dtype_of
 from mechproc.training.config import TrainingConfig
-from mechproc.training.optimizer import FlatLayout, Frozen
+from mechproc.training.optimizer import FlatLayout, Frozen, rooted_
 
 
 class StackedAdamW:
@@ -89,7 +89,7 @@ class StackedAdamW:
         flat[:, : self.layout.n_decayed].mul_(self._column([1 - rate * decay for rate in rates]))
         exp_avg.lerp_(gradient, 1 - beta1)
         exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        deviation = (exp_avg_sq / self._column([1 - beta2**n for n in n_updates])).sqrt_().add_(self.training.adam_eps)
+        deviation = rooted_(exp_avg_sq / self._column([1 - beta2**n for n in n_updates])).add_(self.training.adam_eps)
         steps = [-rate / (1 - beta1**n) for rate, n in zip(rates, n_updates, strict=True)]
         flat.addcdiv_(exp_avg * self._column(steps), deviation)
         if self._any_frozen:

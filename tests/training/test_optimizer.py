@@ -1,5 +1,10 @@
 """The flat AdamW against torch's own and against arithmetic by hand."""
 
+import os
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +12,7 @@ from mechproc.errors import ConfigError
 from mechproc.model.config import ModelConfig
 from mechproc.model.state import State
 from mechproc.training.config import TrainingConfig
-from mechproc.training.optimizer import AdamW, is_decayed
+from mechproc.training.optimizer import AdamW, is_decayed, rooted_
 
 SETTINGS = TrainingConfig(weight_decay=0.1, betas=(0.8, 0.95), adam_eps=1e-6, clip_norm=2.0)
 
@@ -143,3 +148,36 @@ def test_masks_that_do_not_fit_are_refused(state: State) -> None:
         AdamW(state, SETTINGS, frozen={"embed.W_E": torch.zeros(1, dtype=torch.bool)})
     with pytest.raises((ConfigError, TypeError), match=r"ln_final\.w"):  # TypeError where annotations are executed
         AdamW(state, SETTINGS, frozen={"ln_final.w": torch.ones(8)})
+
+
+def test_roots_are_correctly_rounded() -> None:
+    numbers = torch.rand(100_003, generator=torch.Generator().manual_seed(0))
+    exact = np.sqrt(numbers.double().numpy())  # of 53 bits, and rounded to 24 of them below
+    assert np.array_equal(rooted_(numbers).numpy(), exact.astype(np.float32))
+
+
+UPDATES = """
+import hashlib
+import torch
+from mechproc.model.config import ModelConfig
+from mechproc.model.state import init_state
+from mechproc.training.config import TrainingConfig
+from mechproc.training.optimizer import AdamW
+
+optimizer = AdamW(init_state(ModelConfig(n_layers=2, n_heads=2, d_model=16, n_ctx=8, d_vocab=50), 0), TrainingConfig())
+rng = torch.Generator().manual_seed(1)
+for step in range(50):
+    optimizer.gradient.copy_(torch.randn(optimizer.gradient.shape, generator=rng))
+    optimizer.update(1e-3)
+print(hashlib.sha256(optimizer.flat.detach().numpy().tobytes()).hexdigest())
+"""
+
+
+def test_bits_do_not_depend_on_what_the_mathematics_library_makes_of_the_processor() -> None:
+    """MKL can be told which processor it is on; with torch's square roots each of these ends with other bits."""
+    ends = set()
+    for branch in ("COMPATIBLE", "AVX2", ""):
+        told = {**os.environ, "MKL_CBWR": branch} if branch else os.environ
+        done = subprocess.run([sys.executable, "-c", UPDATES], env=told, capture_output=True, text=True, check=True)
+        ends.add(done.stdout)
+    assert len(ends) == 1

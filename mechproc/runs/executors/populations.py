@@ -19,10 +19,11 @@ from mechproc.training.engines import checked_device
 from mechproc.training.engines.population import Population
 from mechproc.training.interruptions import Interrupted, interrupt_deferred
 from mechproc.training.loop import Course
+from mechproc.training.optimizer import VERSION
 from mechproc.training.rounds import Ended, Rounds
 from mechproc.training.shared_data import shared_sources
 
-LABEL = "population"
+LABEL = f"population, optimizer {VERSION}"
 """The engine of such a run in its provenance, whoever else was in its population."""
 
 MOST_MEMBERS = 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import typing
 from collections.abc import Callable
 from typing import Literal
@@ -18,6 +19,7 @@ from mechproc.training.engines.cpu.engine import CpuEngine
 from mechproc.training.engines.cpu.kernel import refusal
 from mechproc.training.engines.parity import mismatch
 from mechproc.training.engines.torch import TorchEngine
+from mechproc.training.optimizer import VERSION
 
 EngineName = Literal["auto", "reference", "torch", "cpu"]
 
@@ -30,13 +32,17 @@ class EngineChoice:
     name: Literal["reference", "torch", "cpu"]
     lanes: int | None = None
     """SIMD width of the CPU kernel."""
+    rounding: str | None = None
+    """How torch rounds on this CPU, of an engine that uses its functions there (``rounding_of_torch``)."""
     hint: str | None = None
     """Why ``auto`` did not take the CPU kernel, in one line."""
 
     @property
     def label(self) -> str:
-        """What provenance records: the engine, and of the CPU kernel the digest of its source and its SIMD width."""
-        return self.name if self.lanes is None else f"{self.name} {source_digest()}, {self.lanes} lanes"
+        """What provenance records: the engine, what decides its bits beside it, and the version of the optimizer."""
+        if self.lanes is not None:
+            return f"{self.name} {source_digest()}, {self.lanes} lanes, optimizer {VERSION}"
+        return self.name + (f", rounding {self.rounding}" if self.rounding else "") + f", optimizer {VERSION}"
 
 
 def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: str = "cpu") -> EngineChoice:
@@ -52,9 +58,10 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
     if device != "cpu":
         require(name in ("auto", "torch"), "engine", name, f"'torch' on device {device!r}")
     if name == "torch" or device != "cpu":
-        return EngineChoice(functools.partial(TorchEngine, device=device), "torch")
+        rounding = rounding_of_torch() if device == "cpu" else None
+        return EngineChoice(functools.partial(TorchEngine, device=device), "torch", rounding=rounding)
     if name == "reference":
-        return EngineChoice(ReferenceEngine, "reference")
+        return EngineChoice(ReferenceEngine, "reference", rounding=rounding_of_torch())
     reason = refusal(cfg)
     if reason is None:
         try:
@@ -64,7 +71,16 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
             reason = str(error)
     if name == "cpu":
         raise ConfigError(f"engine = 'cpu' is not allowed: {reason}")
-    return EngineChoice(TorchEngine, "torch", hint=reason)
+    return EngineChoice(TorchEngine, "torch", hint=reason, rounding=rounding_of_torch())
+
+
+@functools.cache
+def rounding_of_torch() -> str:
+    """Eight digits that differ where torch's functions round differently: on CPUs they ask Intel's MKL, which computes
+    by the processor's make, not by its instruction set alone."""
+    numbers = torch.linspace(0.01, 8.0, 4096)
+    found = torch.stack([numbers.sqrt(), numbers.exp(), numbers.log(), numbers.tanh()])
+    return hashlib.sha256(found.numpy().tobytes()).hexdigest()[:8]
 
 
 @functools.cache

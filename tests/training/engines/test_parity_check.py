@@ -19,6 +19,7 @@ from mechproc.training.engines import choice, choose
 from mechproc.training.engines.base import ReferenceEngine
 from mechproc.training.engines.cpu import build
 from mechproc.training.engines.parity import CFG, mismatch
+from mechproc.training.optimizer import VERSION
 
 
 class WrongLoss(ReferenceEngine):
@@ -150,3 +151,12 @@ def test_a_batch_with_nothing_scored_ends_every_engine_alike(name: str) -> None:
 def test_provenance_names_the_source_of_the_kernel() -> None:
     label = choose("cpu", CFG).label
     assert label.split(",")[0] == f"cpu {build.source_digest()}" and len(build.source_digest()) == 12
+
+
+def test_provenance_names_the_optimizer_and_where_it_decides_how_torch_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {name: choose(name, CFG).label for name in ("cpu", "torch", "reference")}
+    assert all(label.endswith(f", optimizer {VERSION}") for label in labels.values())
+    assert ["rounding" in label for label in labels.values()] == [False, True, True]
+    here = choice.rounding_of_torch()
+    monkeypatch.setattr(torch.Tensor, "exp", lambda numbers: torch.exp(numbers).nextafter(torch.tensor(9e9)))
+    assert f"rounding {here}" in labels["torch"] and choice.rounding_of_torch.__wrapped__() != here
