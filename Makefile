@@ -50,7 +50,7 @@ format: venv
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 
-bench: venv           ## speed and memory beside peers, about 6 minutes: results/benchmarks.json, docs/benchmarks.md
+bench: venv           ## speed and memory beside peers, about a quarter of an hour: results/benchmarks.json, docs/benchmarks.md
 	.venv/bin/python tests/benchmarks
 	.venv/bin/python tests/benchmarks/interventions.py
 	.venv/bin/python tests/benchmarks/pages.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
@@ -96,14 +97,28 @@ class Arithmetic(Procedure):
         return number, np.select(list(inside), list(place), UNDEFINED)
 
     def _write(self, solved: Solved) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and n_tokens of these items."""
-        number, place = self._grid(solved)
-        digits = [DIGIT_0 + solved.a, DIGIT_0 + solved.b, ANSWER_0 + solved.answer]
-        tokens = np.select([number == i for i in range(3)], [at(values, place) for values in digits], self.pad)
-        rows, n = np.arange(len(tokens)), solved.n_digits
-        stop = 2 * n + 2 + self._columns(n) + solved.overflow
-        tokens[rows, n], tokens[rows, 2 * n + 1], tokens[rows, stop] = OPERATOR, EQUALS, STOP
-        return tokens, stop + 1
+        """Tokens and n_tokens of these items, written shape by shape: those of one shape have their digits in the same
+        columns."""
+        n = solved.n_digits
+        n_answer = self._columns(n) + solved.overflow
+        shape = n * 2 + solved.overflow
+        order = np.argsort(shape, kind="stable")
+        first = np.flatnonzero(np.diff(shape[order], prepend=-1))
+        written = np.full((len(n), self.n_ctx), self.pad, dtype=np.int64)
+        digits = [(DIGIT_0 + solved.a)[order], (DIGIT_0 + solved.b)[order], (ANSWER_0 + solved.answer)[order]]
+        for start, stop in itertools.pairwise([*first.tolist(), len(n)]):
+            n_here, n_answer_here = int(n[order[start]]), int(n_answer[order[start]])
+            rows, column = written[start:stop], 0
+            for values, count, after in zip(
+                digits, (n_here, n_here, n_answer_here), (OPERATOR, EQUALS, STOP), strict=True
+            ):
+                number = values[start:stop, :count]
+                rows[:, column : column + count] = number if self.least_first else number[:, ::-1]
+                rows[:, column + count] = after
+                column += count + 1
+        tokens = np.empty_like(written)
+        tokens[order] = written
+        return tokens, 2 * n + 3 + n_answer
 
     def _read(self, tokens: np.ndarray) -> tuple[Solved, np.ndarray]:
         """What these tokens ask for, solved, and which items (bool [item]) do ask for it as the rule has it."""

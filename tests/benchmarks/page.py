@@ -6,7 +6,7 @@ from typing import Any
 
 TITLES = {
     "steps": "One update on 1,000 items, one thread",
-    "trainings": "Whole trainings (data, updates, validations, test), all cores",
+    "trainings": "Trainings of 100 updates (data, updates, validations, test), all cores",
     "data": "What making the data costs, one thread for the updates",
     "growth": "An update on haystack (batch 250, one thread; threads: batch 1,000) as one size grows",
     "memory": "Most memory of a process that trains on haystack, batch 1,000",
