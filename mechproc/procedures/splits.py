@@ -16,6 +16,12 @@ _ATTEMPTS = 64
 """How often contents are drawn anew until each item of a block is of its split."""
 SPLITS = {"test": 1 / 16, "validation": 1 / 16, "train": 14 / 16}
 """The share of a procedure's space that falls into each split."""
+_ROUNDS = tuple(
+    (np.array(shift, dtype=np.uint64), np.array(factor, dtype=np.uint64))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+)
+_LAST_SHIFT = np.array(31, dtype=np.uint64)
+"""Of splitmix64 (Steele, Lea and Flood 2014), as arrays, which numpy takes up faster than numbers."""
 Split = Literal["train", "validation", "test"]
 
 
@@ -28,16 +34,24 @@ def generator(*key: object) -> np.random.Generator:
 def content_hash(tokens: np.ndarray) -> np.ndarray:
     """64 well-mixed bits for each row (splitmix64 over the columns); padding at the end changes nothing."""
     columns = np.ascontiguousarray(tokens.T).astype(np.uint64)
+    is_token = columns != 0
     state = np.full(len(tokens), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    mixed, shifted = np.empty_like(state), np.empty_like(state)
     with np.errstate(over="ignore"):
-        for column, product in zip(columns, columns * np.uint64(0xD1342543DE82EF95), strict=True):
-            mixed = state ^ product
-            mixed ^= mixed >> np.uint64(30)
-            mixed *= np.uint64(0xBF58476D1CE4E5B9)
-            mixed ^= mixed >> np.uint64(27)
-            mixed *= np.uint64(0x94D049BB133111EB)
-            mixed ^= mixed >> np.uint64(31)
-            np.copyto(state, mixed, where=column != 0)
+        columns *= np.uint64(0xD1342543DE82EF95)
+        for product, here, everywhere in zip(columns, is_token, is_token.all(axis=1).tolist(), strict=True):
+            np.bitwise_xor(state, product, out=mixed)
+            for shift, factor in _ROUNDS:
+                np.right_shift(mixed, shift, out=shifted)
+                mixed ^= shifted
+                mixed *= factor
+            np.right_shift(mixed, _LAST_SHIFT, out=shifted)
+            mixed ^= shifted
+            if not everywhere:  # keep the state where there is padding
+                mixed ^= state
+                mixed *= here
+                mixed ^= state
+            state, mixed = mixed, state
     return state
 
 
