@@ -61,7 +61,7 @@ def markdown(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
         for study, verdict in found
         if verdict.mixed_provenance
     ]:
-        lines += ["", "Claims for which runs of one seed were made on different processors:", "", *mixed]
+        lines += ["", "Claims for which runs of one seed differ in their rounding (processor, or version of the optimizer):", "", *mixed]
     if waiting:
         lines += ["", f"No seed is complete in all arms of: {', '.join(waiting)}."]
     return "\n".join(lines)
