@@ -129,9 +129,9 @@ def speed() -> str:
     """The CPU kernel's time and how many times longer others take, from the benchmarks."""
     record, rows = _json("benchmarks.json"), []
     others = ("torch", "transformers GPT-2, sdpa", "TransformerLens 4.3 native")
-    for section, suffix in {"steps": "one update", "trainings": "whole training (20 updates)"}.items():
+    for section, suffix in {"steps": "one update", "trainings": "training of 100 updates"}.items():
         for task, seconds in record[section]["measured"].items():
-            ratios = (f"{seconds[name] / seconds['cpu']:.1f}" for name in others)
+            ratios = (f"{seconds[name] / seconds['cpu']:.1f}" if name in seconds else "" for name in others)
             rows.append((f"{task}, {suffix}", f"{1e3 * seconds['cpu']:.1f}", *ratios))
     return table(
         ("", "CPU kernel, ms", "torch engine", "GPT-2 of transformers, sdpa", "TransformerLens 4.3 native"), rows

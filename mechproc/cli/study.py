@@ -35,7 +35,7 @@ def add(subparsers: Any) -> None:
         _add_places(action)
         if name in ("results", "claims"):
             action.add_argument(
-                "--allow-mixed-provenance", action="store_true", help="judge runs of a seed that differ in their rounding"
+                "--allow-mixed-provenance", action="store_true", help="judge runs of a seed that differ in rounding"
             )
         if name in ("plan", "run"):
             action.add_argument("--only", default="*", metavar="PATTERN", help="only arms with such a name: 'set*'")

@@ -61,7 +61,8 @@ def markdown(found: Sequence[tuple[str, ClaimVerdict]]) -> str:
         for study, verdict in found
         if verdict.mixed_provenance
     ]:
-        lines += ["", "Claims for which runs of one seed differ in their rounding (processor, or version of the optimizer):", "", *mixed]
+        said = "Claims for which runs of one seed differ in their rounding (processor, or version of the optimizer):"
+        lines += ["", said, "", *mixed]
     if waiting:
         lines += ["", f"No seed is complete in all arms of: {', '.join(waiting)}."]
     return "\n".join(lines)

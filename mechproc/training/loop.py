@@ -188,9 +188,7 @@ def course(
                     break
                 batch = stream.batch(trainer.step, trainer.stage if n_stages > 1 else None)
                 loss, norm = yield from _wanted(Update(worker, batch, trainer.step), save)
-                trainer = dataclasses.replace(
-                    trainer, step=trainer.step + 1, loss_sum=trainer.loss_sum + loss, norm_sum=trainer.norm_sum + norm
-                )
+                trainer = trainer.updated(loss, norm)
                 if progress:
                     per_step = (time.monotonic() - started) / (trainer.step - first_step)
                     progress(trainer.step, training.last_step, loss, per_step * (training.last_step - trainer.step))

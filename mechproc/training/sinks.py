@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -42,6 +43,12 @@ class TrainerState(Config):
     norm_sum: float = 0.0
     """Sum of the gradient norms since the last row."""
     last_row_step: int = 0
+
+    def updated(self, loss: float, norm: float) -> TrainerState:
+        """After one more update of this loss and this gradient norm: a copy, without the checks of what is read."""
+        after = copy.copy(self)
+        vars(after).update(step=self.step + 1, loss_sum=self.loss_sum + loss, norm_sum=self.norm_sum + norm)
+        return after
 
 
 @dataclasses.dataclass(frozen=True)

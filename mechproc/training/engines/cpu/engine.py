@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -48,7 +49,7 @@ class CpuEngine(Engine):
         total, _, gradient = self.kernel.loss_and_gradient(
             self._flat(), batch.inputs, batch.positions, batch.targets, batch.real, self.dropout(step)
         )
-        n_scored = int(batch.real.sum())
+        n_scored = int(np.count_nonzero(batch.real.numpy()))
         torch.index_select(gradient.div_(n_scored), 0, self._from_kernel, out=self.adamw.gradient)
         return total / n_scored
 
