@@ -27,8 +27,8 @@ LISTS = ("reverse", "sort", "union", "delete")
 """Rules whose attention alone is moved to the haystack, at the paper's scale."""
 LIKELY_SET = "set of 20 symbols"
 VECTORS = "eca-vectors"
-"""The automaton as models read it in arXiv 2410.02536, states as vectors: why all of eca's models, which read tokens, do
-not reach what the paper reports for reversed addition was looked at afterwards, and no claim uses it."""
+"""The automaton as models read it in arXiv 2410.02536, states as vectors. Added when all of eca, whose models read
+tokens, had not reached on reversed addition what the paper reports; no claim uses it."""
 
 
 def study(scale: str = "laptop", seeds: Sequence[int] | None = None) -> Study:
