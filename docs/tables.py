@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from mechproc.pretrained import TRANSFERABLE, card, shipped
 from mechproc.result import Result
 from mechproc.runs.store import Store
 from mechproc.statistics.paired import interval
-from mechproc.studies import STUDIES
+from mechproc.studies import STUDIES, paper_page
+from mechproc.studies.compare_paper import compare
 from mechproc.studies.masters import RULES
 from mechproc.studies.registry import load, scales
 from mechproc.studies.study import Study
+from mechproc.studies.transferable import CROSSED, PROBE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -183,9 +185,28 @@ def _not_found() -> list[tuple[str, str, str, str]]:
             "[the search](transferable.md)",
         ),
         *(
-            (f"claim {name} on the laptop", _refuted(claim["contrasts"]), "10 seeds", "[claims](claims.md)")
+            (
+                f"claim {name}, {'on the laptop' if '(laptop)' in study else 'at the size of the paper'}",
+                _refuted(claim["contrasts"]),
+                "10 seeds",
+                "[claims](claims.md)",
+            )
             for (name, study), claim in _claims().items()
-            if claim["word"] == "**refuted**" and "(laptop)" in study
+            if claim["word"] == "**refuted**"
+        ),
+        *_contradicted(),
+        (
+            "all of `eca` on reversed addition, read as vectors instead of tokens",
+            _same_seeds("reversed addition", ("eca-vectors, full", "eca, full", "random")),
+            "their seeds",
+            "`mechproc study results rules-by-task --scale paper`",
+        ),
+        (
+            "one half as a sign of help on reversed addition",
+            "; ".join(f"{arm}: {_crossed('reversed addition', arm)}" for arm in ("random", "set, full", "eca, full"))
+            + f" cross within {PROBE.stop_after:,} updates",
+            "10 seeds",
+            "[the search](transferable.md)",
         ),
         (
             "rule of a single model from its spectrum",
@@ -208,6 +229,36 @@ def _not_found() -> list[tuple[str, str, str, str]]:
             "[which heads?](questions/which-heads.md)",
         ),
     ]
+
+
+def _contradicted() -> list[tuple[str, str, str, str]]:
+    """The cells in which the paper's table contradicts ours."""
+    return [
+        (
+            f"{each.cell.initialisation}, {each.cell.task}: the paper has {100 * each.cell.accuracy:.1f} %",
+            f"{paper_page.ours(each)} %, minus a random start {paper_page.gained(each)} points",
+            f"{len(each.seeds)} seeds",
+            "[the paper's table](paper-table.md)",
+        )
+        for each in compare(STORE)
+        if each.word == "contradicted"
+    ]
+
+
+def _same_seeds(task: str, arms: Sequence[str]) -> str:
+    """The mean accuracy of arms at the paper's size, each over the seeds of the first that are complete."""
+    by_arm = {arm: _study("rules-by-task").by_arm[f"{task}: {arm}"] for arm in arms}
+    seeds = [seed for seed, run in by_arm[arms[0]].items() if STORE.has_scores(run)]
+    means = {arm: np.mean([STORE.test(runs[seed])["accuracy"] for seed in seeds]) for arm, runs in by_arm.items()}
+    found = "; ".join(f"{arm}: {100 * mean:.1f} %" for arm, mean in means.items())
+    return f"{found} (seeds {', '.join(map(str, seeds))})"
+
+
+def _crossed(task: str, arm: str) -> str:
+    """How many runs of an arm at the paper's size reach the level by which the search judged donors, in its time."""
+    runs = [run for run in _study("rules-by-task").by_arm[f"{task}: {arm}"].values() if STORE.has_scores(run)]
+    curves = [STORE.metrics(run).set_index("step")["token_accuracy"] for run in runs]
+    return f"{sum(bool((curve.loc[: PROBE.stop_after] >= CROSSED).any()) for curve in curves)} of {len(runs)}"
 
 
 def _claims() -> dict[tuple[str, str], dict[str, str]]:
