@@ -70,6 +70,10 @@ CELLS: tuple[Cell, ...] = (
         "rules-by-task",
         ("eca, full",),
         {"haystack": 10.5, "reversed addition": 91.0, "sorting": 76.9},
+        notes={
+            "reversed addition": "our models read tokens, and the paper does not say what its models read; the arm "
+            "eca-vectors, full has models that read vectors (negative results)"
+        },
     ),
     *_row(
         "k-dyck, best",
