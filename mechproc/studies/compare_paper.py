@@ -4,7 +4,7 @@
     compatible       our interval contains theirs, but is wider
     direction only   neither, but our difference from a random start lies beyond zero on the side of theirs
     contradicted     none of these
-    not run          fewer than 8 seeds are complete
+    not run          fewer than 8 seeds are complete, of a best of several starts those of one of them
 
 Of a task whose sizes the paper does not give, the direction alone is compared: ``direction only`` and ``contradicted``
 say that our interval lies on the side of theirs or on the other, ``undecided`` that it includes zero, and a random
@@ -51,6 +51,8 @@ class Compared:
     """Fractions, in the order of ``seeds``."""
     gains: tuple[float, ...]
     """Accuracy minus that of the random start of the seed, where both are complete."""
+    best_is_known: bool = True
+    """Whether every arm of a cell that takes the best of several has enough seeds."""
 
     @property
     def mean(self) -> float | None:
@@ -71,7 +73,7 @@ class Compared:
     def word(self) -> Word:
         """One of the words above."""
         ours, mean = self.interval, self.mean
-        if len(self.seeds) < MIN_SEEDS or ours is None or mean is None:
+        if not self.best_is_known or len(self.seeds) < MIN_SEEDS or ours is None or mean is None:
             return "not run"
         if self.cell.task in DIRECTION_ONLY:
             if self.cell.initialisation == RANDOM:
@@ -108,7 +110,8 @@ def _compared(cell: Cell, study: Study, store: Store) -> Compared:
     arm = max((a for a in found if len(found[a]) == most), key=lambda a: np.mean([*found[a].values()] or [0.0]))
     ours = found[arm]
     gains = tuple(ours[seed] - random[seed] for seed in ours if seed in random)
-    return Compared(cell, arm, tuple(ours), tuple(ours.values()), gains)
+    best_is_known = min(map(len, found.values())) >= MIN_SEEDS
+    return Compared(cell, arm, tuple(ours), tuple(ours.values()), gains, best_is_known)
 
 
 def _scores(runs: Mapping[int, RunConfig], store: Store) -> dict[int, float]:

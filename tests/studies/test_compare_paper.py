@@ -101,6 +101,19 @@ def test_ours_are_read_by_seed_and_the_best_of_several_arms_is_taken():
     assert len(rows) == 10 and set(rows["word"]) == {found.word}
 
 
+def test_a_best_of_several_arms_has_no_word_before_each_has_seeds_enough():
+    study = load("rules-by-task", "paper")
+
+    def word_with(*arms: str) -> str:
+        runs = {study.run_of(f"haystack: {arm}", seed).identity: 0.1 + seed / 1e4 for arm in arms for seed in SEEDS}
+        (found,) = compare(Fake(runs), [cell("haystack", "k-dyck, best")])  # type: ignore[arg-type]
+        assert found.seeds == SEEDS
+        return found.word
+
+    assert word_with("random", "k-dyck, full") == word_with("random", "k-dyck, full", "k-dyck, MLPs") == "not run"
+    assert word_with("random", "k-dyck, full", "k-dyck, attention", "k-dyck, MLPs") == "contradicted"
+
+
 def test_every_cell_has_an_arm_in_its_study_and_a_random_start():
     studies = {name: load(name, "paper") for name in {each.study for each in CELLS}}
     for each in CELLS:
