@@ -203,9 +203,12 @@ def _not_found() -> list[tuple[str, str, str, str]]:
         ),
         (
             "one half as a sign of help on reversed addition",
-            "; ".join(f"{arm}: {_crossed('reversed addition', arm)}" for arm in ("random", "set, full", "eca, full"))
+            "; ".join(
+                f"{arm}: {_crossed('reversed addition', arm)}"
+                for arm in ("random", "set, full", "eca, full", "eca-vectors, full")
+            )
             + f" cross within {PROBE.stop_after:,} updates",
-            "10 seeds",
+            "seeds 10 to 19",
             "[the search](transferable.md)",
         ),
         (
