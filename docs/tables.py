@@ -17,6 +17,7 @@ from analyses.planted import page
 from mechproc.pages import between, table, write_between
 from mechproc.pretrained import TRANSFERABLE, card, shipped
 from mechproc.result import Result
+from mechproc.runs.config import RunConfig
 from mechproc.runs.store import Store
 from mechproc.statistics.paired import interval
 from mechproc.studies import STUDIES, paper_page
@@ -87,8 +88,12 @@ def _study(name: str) -> Study:
 
 def _accuracies(study: str, arm: str) -> list[float]:
     """Test accuracy of every seed of an arm that the records have, at the paper's scale."""
-    runs = _study(study).by_arm[arm].values()
-    return [STORE.test(run)["accuracy"] for run in runs if STORE.has_scores(run)]
+    return [STORE.test(run)["accuracy"] for run in _complete(study, arm).values()]
+
+
+def _complete(study: str, arm: str) -> dict[int, RunConfig]:
+    """The runs of an arm at the paper's scale that the records have, by seed."""
+    return {seed: run for seed, run in _study(study).by_arm[arm].items() if STORE.has_scores(run)}
 
 
 def transferable_models() -> str:
@@ -250,8 +255,8 @@ def _contradicted() -> list[tuple[str, str, str, str]]:
 
 def _same_seeds(task: str, arms: Sequence[str]) -> str:
     """The mean accuracy of arms at the paper's size, each over the seeds of the first that are complete."""
-    by_arm = {arm: _study("rules-by-task").by_arm[f"{task}: {arm}"] for arm in arms}
-    seeds = [seed for seed, run in by_arm[arms[0]].items() if STORE.has_scores(run)]
+    by_arm = {arm: _complete("rules-by-task", f"{task}: {arm}") for arm in arms}
+    seeds = list(by_arm[arms[0]])
     means = {arm: np.mean([STORE.test(runs[seed])["accuracy"] for seed in seeds]) for arm, runs in by_arm.items()}
     found = "; ".join(f"{arm}: {100 * mean:.1f} %" for arm, mean in means.items())
     return f"{found} (seeds {', '.join(map(str, seeds))})"
@@ -259,9 +264,9 @@ def _same_seeds(task: str, arms: Sequence[str]) -> str:
 
 def _crossed(task: str, arm: str) -> str:
     """How many runs of an arm at the paper's size reach the level by which the search judged donors, in its time."""
-    runs = [run for run in _study("rules-by-task").by_arm[f"{task}: {arm}"].values() if STORE.has_scores(run)]
+    runs = _complete("rules-by-task", f"{task}: {arm}").values()
     curves = [STORE.metrics(run).set_index("step")["token_accuracy"] for run in runs]
-    return f"{sum(bool((curve.loc[: PROBE.stop_after] >= CROSSED).any()) for curve in curves)} of {len(runs)}"
+    return f"{sum(bool((curve.loc[: PROBE.stop_after] >= CROSSED).any()) for curve in curves)} of {len(curves)}"
 
 
 def _claims() -> dict[tuple[str, str], dict[str, str]]:

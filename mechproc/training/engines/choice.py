@@ -32,8 +32,8 @@ class EngineChoice:
     name: Literal["reference", "torch", "cpu"]
     lanes: int | None = None
     """SIMD width of the CPU kernel."""
-    rounding: str | None = None
-    """How torch rounds on this CPU, of an engine that uses its functions there (``rounding_of_torch``)."""
+    device: str = "cpu"
+    """Torch's name of the device on which it trains."""
     hint: str | None = None
     """Why ``auto`` did not take the CPU kernel, in one line."""
 
@@ -42,7 +42,8 @@ class EngineChoice:
         """What provenance records: the engine, what decides its bits beside it, and the version of the optimizer."""
         if self.lanes is not None:
             return f"{self.name} {source_digest()}, {self.lanes} lanes, optimizer {VERSION}"
-        return self.name + (f", rounding {self.rounding}" if self.rounding else "") + f", optimizer {VERSION}"
+        rounding = f", rounding {rounding_of_torch()}" if self.device == "cpu" else ""
+        return f"{self.name}{rounding}, optimizer {VERSION}"
 
 
 def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: str = "cpu") -> EngineChoice:
@@ -58,10 +59,9 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
     if device != "cpu":
         require(name in ("auto", "torch"), "engine", name, f"'torch' on device {device!r}")
     if name == "torch" or device != "cpu":
-        rounding = rounding_of_torch() if device == "cpu" else None
-        return EngineChoice(functools.partial(TorchEngine, device=device), "torch", rounding=rounding)
+        return EngineChoice(functools.partial(TorchEngine, device=device), "torch", device=device)
     if name == "reference":
-        return EngineChoice(ReferenceEngine, "reference", rounding=rounding_of_torch())
+        return EngineChoice(ReferenceEngine, "reference")
     reason = refusal(cfg)
     if reason is None:
         try:
@@ -71,7 +71,7 @@ def choose(name: EngineName | str, cfg: ModelConfig, threads: int = 1, device: s
             reason = str(error)
     if name == "cpu":
         raise ConfigError(f"engine = 'cpu' is not allowed: {reason}")
-    return EngineChoice(TorchEngine, "torch", hint=reason, rounding=rounding_of_torch())
+    return EngineChoice(TorchEngine, "torch", hint=reason)
 
 
 @functools.cache
